@@ -1,0 +1,59 @@
+"""What every recurrence checks before it computes."""
+
+from torch import Tensor
+
+from peephole.ragged import check_offsets
+
+
+def check_recurrence(
+    gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, gates: int, **others: Tensor | None
+) -> tuple[int, int]:
+    """Check what all recurrences share, and give B and H.
+
+    Args:
+        gates_x: ``[N, gates * H]``, floating point.
+        offsets: ``[B + 1]``, see ``peephole.Ragged``.
+        weight_hh: ``[gates * H, H]``; it tells H.
+        gates: gates per hidden unit.
+        others: further tensors, by the name in the caller's signature, that must share the dtype
+            and device of ``gates_x``.
+
+    Raises:
+        ValueError: names the argument that does not fit, what it is and what it must be.
+    """
+    if weight_hh.dim() != 2 or weight_hh.shape[0] != gates * weight_hh.shape[1]:
+        raise ValueError(
+            f"weight_hh must be [{gates} * H, H] with H hidden units, got {list(weight_hh.shape)}"
+        )
+    H = weight_hh.shape[1]
+    if gates_x.dim() != 2 or gates_x.shape[1] != gates * H:
+        raise ValueError(
+            f"gates_x must be [N, {gates * H}] to go with weight_hh {list(weight_hh.shape)}, "
+            f"got {list(gates_x.shape)}"
+        )
+    if not gates_x.dtype.is_floating_point:
+        raise ValueError(f"gates_x must be floating point, got {gates_x.dtype}")
+    check_offsets(offsets, gates_x)
+    for name, tensor in {"weight_hh": weight_hh, **others}.items():
+        if tensor is None:
+            continue
+        for what, given, wanted in (
+            ("dtype", tensor.dtype, gates_x.dtype),
+            ("device", tensor.device, gates_x.device),
+        ):
+            if given != wanted:
+                raise ValueError(
+                    f"{name} has {what} {given}, but gates_x has {wanted}; all must agree"
+                )
+    return offsets.shape[0] - 1, H
+
+
+def check_shape(name: str, tensor: Tensor | None, *allowed: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` is None or has one of the allowed shapes."""
+    if tensor is not None and tuple(tensor.shape) not in allowed:
+        shapes = " or ".join(str(list(shape)) for shape in allowed)
+        raise ValueError(f"{name} must be {shapes}, got {list(tensor.shape)}")
+
+
+def zeros_if_none(state: Tensor | None, like: Tensor, shape: tuple[int, int]) -> Tensor:
+    return like.new_zeros(shape) if state is None else state

@@ -1,0 +1,5 @@
+"""Training."""
+
+from peephole.train.loop import Diverged, Event, Fit, Settings, fit
+
+__all__ = ["Diverged", "Event", "Fit", "Settings", "fit"]

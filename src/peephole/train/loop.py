@@ -1,0 +1,208 @@
+"""The training loop. It knows its task by protocol only."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map_only
+
+from peephole.tasks.protocol import Loss, Task
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: sequences (or streams) an update.
+        learning_rate: of the optimizer, at its highest.
+        optimizer: "sgd" (plain) or "adam" (with decoupled weight decay).
+        weight_decay: of "adam".
+        schedule: "constant", or "cosine": a linear warm-up over the first twentieth of the
+            updates, then down to zero along half a cosine.
+        clip: the largest norm of the gradient; longer ones are scaled down to it. None for any.
+        evaluations: how often an epoch is interrupted to evaluate, at equal distances.
+        patience: stop after so many evaluations without a new best. None to go on.
+        keep: whether the "best" model by the task's monitor is returned, or the "last".
+        seed: of the weights, the order of the batches and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
+    evaluations: int = 1
+    patience: int | None = None
+    keep: Literal["best", "last"] = "last"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: in evaluation mode.
+        events: one for each evaluation: ``update``, ``updates`` (planned), ``epoch`` (done, with
+            fraction), ``train_loss`` (a target's, since the evaluation before) and the metrics.
+        best: the event of the returned model.
+        seconds: wall time, evaluations included.
+    """
+
+    model: nn.Module
+    events: list[Event]
+    best: Event
+    seconds: float
+
+
+class Diverged(ArithmeticError):
+    """The loss stopped being a finite number; ``fit`` holds what there was by then."""
+
+    def __init__(self, fit: Fit) -> None:
+        super().__init__(
+            f"the loss is {fit.best['train_loss']} by update {fit.best['update']} of "
+            f"{fit.best['updates']}; try a smaller learning rate"
+        )
+        self.fit = fit
+
+
+def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None = None) -> Fit:
+    """Train a model of ``task``; ``on_event`` sees each evaluation as it happens.
+
+    Raises:
+        Diverged: the loss is not a finite number at an evaluation.
+    """
+    begin = time.perf_counter()
+    torch.manual_seed(settings.seed)
+    model = task.model()
+    per_epoch = task.updates(settings.batch_size)
+    planned = per_epoch * settings.epochs
+    pauses = {-(-per_epoch * k // settings.evaluations) for k in range(1, settings.evaluations + 1)}
+    optimizer = _optimizer(model, settings)
+    scheduler = _scheduler(optimizer, settings, planned)
+    best = _Best(task, settings)
+    events: list[Event] = []
+    update = 0
+    for epoch in range(settings.epochs):
+        order = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        state = None
+        total, targets = torch.zeros(()), 0
+        for k, batch in enumerate(task.batches(settings.batch_size, order), start=1):
+            loss = task.loss(model, batch, state)
+            _descend(model, optimizer, loss, settings.clip)
+            if scheduler is not None:
+                scheduler.step()
+            state = _detached(loss.state)
+            total, targets = total + loss.total.detach(), targets + loss.targets
+            update += 1
+            if k in pauses:
+                event: Event = {
+                    "event": "evaluation",
+                    "update": update,
+                    "updates": planned,
+                    "epoch": epoch + k / per_epoch,
+                    "train_loss": float(total) / targets,
+                    **_evaluate(task, model),
+                }
+                total, targets = torch.zeros(()), 0
+                events.append(event)
+                if on_event is not None:
+                    on_event(event)
+                if not math.isfinite(event["train_loss"]):
+                    raise Diverged(Fit(model.eval(), events, event, time.perf_counter() - begin))
+                best.see(model, event)
+        if best.is_stale():
+            break
+    return Fit(model.eval(), events, best.restore(model), time.perf_counter() - begin)
+
+
+def _descend(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, clip: float | None
+) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+    share = loss.total.new_full((), 1 / loss.targets)
+    loss.total.backward(share)  # type: ignore[no-untyped-call]
+    if clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
+def _detached(state: Any) -> Any:
+    if state is None:
+        return None
+    return tree_map_only(torch.Tensor, torch.Tensor.detach, state)
+
+
+def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad():
+        metrics = task.evaluate(model)
+    model.train()
+    return metrics
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=settings.learning_rate, foreach=False)
+    return torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, settings: Settings, planned: int
+) -> LambdaLR | None:
+    if settings.schedule == "constant":
+        return None
+    warm = max(1, planned // 20)
+
+    def factor(update: int) -> float:
+        if update < warm:
+            return (update + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, planned - warm)))
+
+    return LambdaLR(optimizer, factor)
+
+
+class _Best:
+    """Which evaluation was best so far, and the weights it saw."""
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        self.monitor, self.sign = task.monitor, {"min": 1, "max": -1}[task.goal]
+        self.keep, self.patience = settings.keep, settings.patience
+        self.event: Event | None = None
+        self.weights: dict[str, torch.Tensor] = {}
+        self.last: Event = {}
+        self.since = 0
+
+    def see(self, model: nn.Module, event: Event) -> None:
+        self.last = event
+        self.since += 1
+        score = self.sign * event[self.monitor]
+        if self.event is None or score < self.sign * self.event[self.monitor]:
+            self.event, self.since = event, 0
+            if self.keep == "best":
+                self.weights = copy.deepcopy(model.state_dict())
+
+    def is_stale(self) -> bool:
+        return self.patience is not None and self.since >= self.patience
+
+    def restore(self, model: nn.Module) -> Event:
+        """Put back the weights that are to be kept, and give the event that saw them."""
+        if self.keep == "last" or self.event is None:
+            return self.last
+        model.load_state_dict(self.weights)
+        return self.event

@@ -1,0 +1,159 @@
+"""The training loop on a task small enough to know the answer."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from peephole.tasks.protocol import Loss
+from peephole.train import Diverged, Event, Settings, fit
+
+
+class Line:
+    """Fit y = 2 x; the batches are single numbers, so plain SGD can be worked out by hand."""
+
+    monitor = "mse"
+    goal: Literal["min", "max"] = "min"
+
+    def __init__(self, points: int = 8, noise: float = 0.0) -> None:
+        self.x = torch.linspace(0.5, 1.5, points)
+        self.y = 2 * self.x + noise * torch.randn(points)
+        self.states: list[Any] = []
+
+    def model(self) -> nn.Module:
+        return nn.Linear(1, 1, bias=False)
+
+    def updates(self, batch_size: int) -> int:
+        return len(self.x) // batch_size
+
+    def batches(self, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+        yield from torch.randperm(len(self.x), generator=generator).split(batch_size)
+
+    def loss(self, model: nn.Module, batch: Tensor, state: Any) -> Loss:
+        self.states.append(state)
+        error = model(self.x[batch, None]).squeeze(1) - self.y[batch]
+        return Loss(error.square().sum(), len(batch), {"weight": model.weight * 1})
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"mse": float((model(self.x[:, None]).squeeze(1) - self.y).square().mean())}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"epochs": 3, "batch_size": 2, "learning_rate": 0.1, **changes})
+
+
+def by_hand(task: Line, seed: int, epochs: int, rate: float) -> float:
+    torch.manual_seed(seed)
+    weight = task.model().weight.item()
+    for epoch in range(epochs):
+        order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        for batch in task.batches(2, order):
+            x, y = task.x[batch].double(), task.y[batch].double()
+            weight -= rate * float((2 * (weight * x - y) * x).mean())
+    return weight
+
+
+def test_plain_sgd_is_the_mean_gradient_of_each_batch() -> None:
+    task = Line()
+    trained = fit(task, settings(seed=4))
+    assert trained.model.weight.item() == pytest.approx(by_hand(task, 4, 3, 0.1), rel=1e-5)
+
+
+def test_a_seed_gives_the_same_weights_and_another_does_not() -> None:
+    first, again, other = (fit(Line(), settings(seed=s)).model.weight for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_evaluations_stand_at_equal_distances_and_at_each_epochs_end() -> None:
+    seen: list[Event] = []
+    trained = fit(Line(points=20), settings(epochs=2, evaluations=4), seen.append)
+    assert seen == trained.events
+    assert [event["update"] for event in seen] == [3, 5, 8, 10, 13, 15, 18, 20]
+    assert seen[3]["epoch"] == 1
+    assert {event["updates"] for event in seen} == {20}
+
+
+def test_more_evaluations_than_updates_are_one_each() -> None:
+    trained = fit(Line(points=4), settings(epochs=1, evaluations=20))
+    assert [event["update"] for event in trained.events] == [1, 2]
+
+
+def test_train_loss_is_the_mean_over_targets_since_the_evaluation_before() -> None:
+    trained = fit(Line(), settings(epochs=1, learning_rate=1e-12))
+    assert trained.events[0]["train_loss"] == pytest.approx(trained.events[0]["mse"], rel=1e-4)
+
+
+def test_the_state_is_handed_on_without_its_gradient_and_starts_anew_each_epoch() -> None:
+    task = Line(points=4)
+    fit(task, settings(epochs=2))
+    assert [state is None for state in task.states] == [True, False, True, False]
+    assert not task.states[1]["weight"].requires_grad
+
+
+def test_keep_best_gives_back_the_best_weights_and_last_the_last() -> None:
+    # Past a rate of 1 / mean(x^2) plain SGD on a parabola grows worse with each update.
+    worse = {"epochs": 4, "learning_rate": 1.2}
+    best = fit(Line(), settings(keep="best", **worse))
+    last = fit(Line(), settings(keep="last", **worse))
+    errors = [event["mse"] for event in best.events]
+    assert errors.index(min(errors)) < 3
+    assert best.best["mse"] == min(errors)
+    with torch.no_grad():
+        assert Line().evaluate(best.model)["mse"] == pytest.approx(min(errors))
+    assert last.best == last.events[-1]
+
+
+def test_patience_stops_after_that_many_evaluations_without_a_new_best() -> None:
+    trained = fit(Line(), settings(epochs=50, learning_rate=1.2, patience=3, keep="best"))
+    errors = [event["mse"] for event in trained.events]
+    assert len(errors) == errors.index(min(errors)) + 1 + 3
+
+
+def test_goal_max_prefers_the_larger() -> None:
+    class Largest(Line):
+        goal: Literal["min", "max"] = "max"
+
+    trained = fit(Largest(), settings(keep="best"))
+    assert trained.best["mse"] == max(event["mse"] for event in trained.events)
+
+
+def test_clip_bounds_the_step() -> None:
+    task = Line(points=2)
+    torch.manual_seed(0)
+    start = task.model().weight.item()
+    trained = fit(task, settings(epochs=1, clip=0.01, learning_rate=1.0))
+    assert abs(trained.model.weight.item() - start) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_cosine_warms_up_and_ends_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def watch(self: torch.optim.SGD, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watch)
+    fit(Line(points=80), settings(epochs=1, schedule="cosine"))
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[1] == pytest.approx(0.1)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_adam_learns_and_decays() -> None:
+    plain = fit(Line(), settings(epochs=100, optimizer="adam"))
+    assert plain.events[-1]["mse"] < 1e-3
+    decayed = fit(Line(), settings(epochs=100, optimizer="adam", weight_decay=1.0))
+    assert decayed.model.weight.item() < plain.model.weight.item() - 0.05
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_there_was() -> None:
+    with pytest.raises(Diverged, match=r"by update \d+ of 400; try a smaller learning rate") as got:
+        fit(Line(), settings(epochs=100, learning_rate=1e6))
+    assert got.value.fit.events

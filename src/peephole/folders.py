@@ -1,0 +1,101 @@
+"""Folders and files that are made whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from peephole.errors import UserError
+
+
+def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
+    """Raise UserError unless a folder can be put there.
+
+    Args:
+        path: where.
+        files: what a folder of this kind holds. Only such a folder, or an empty one, is ever
+            overwritten.
+        overwrite: whether it may be.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"{path} is not a folder", "out")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if lacking(path, files):
+        raise UserError(
+            f"{path} exists and is none of ours, so it is left alone; choose another", "out"
+        )
+    if not overwrite:
+        raise UserError(f"{path} exists; choose another, or overwrite it (--overwrite)", "out")
+
+
+def lacking(path: Path, files: Sequence[str]) -> list[str]:
+    """Those of ``files`` that a folder does not have."""
+    return [name for name in files if not (path / name).is_file()]
+
+
+@contextlib.contextmanager
+def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """Make a folder beside its place, under a hidden name, and put it there when the block ends.
+
+    If the block raises it is removed, and what was to be overwritten is still there.
+
+    Args:
+        path: its place.
+        files: as in ``check_free``.
+        overwrite: whether a folder of its kind that is there is replaced.
+
+    Yields:
+        The hidden folder, to fill.
+
+    Raises:
+        UserError: the place is taken.
+    """
+    check_free(path, files, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.parent / f".{path.name}.{os.getpid()}.making"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    try:
+        yield hidden
+        check_free(path, files, overwrite=overwrite)
+        _put(hidden, path)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Move a folder to its place; the one that is there goes when that is done."""
+    old = path.parent / f".{path.name}.{os.getpid()}.old"
+    if path.exists():
+        path.rename(old)
+    try:
+        made.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
+    _sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that at any instant it is whole, old or new; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,5 @@
+"""Figures and pages."""
+
+from peephole.report.page import Figure, Page, Table, Text
+
+__all__ = ["Figure", "Page", "Table", "Text"]

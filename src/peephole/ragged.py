@@ -2,14 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, Self, overload
 
-import numpy as np
 import torch
 from jaxtyping import Int, Int64, Shaped
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from peephole.offsets import (
+    check_offsets,
+    checked_lengths,
+    offsets_from_lengths,
+    padded_rows,
+    rows_of,
+    step_order,
+)
 
 
 class Ragged:
@@ -72,7 +79,7 @@ class Ragged:
                         "all sequences of a batch must agree"
                     )
         lengths = torch.tensor([len(tensor) for tensor in tensors], device=first.device)
-        return cls._trusted(torch.cat(list(tensors)), _offsets_from_lengths(lengths))
+        return cls._trusted(torch.cat(list(tensors)), offsets_from_lengths(lengths))
 
     @classmethod
     def from_padded(
@@ -96,9 +103,9 @@ class Ragged:
         if x.dim() < 2:
             raise ValueError(f"a padded batch is [B, T, ...], got shape {tuple(x.shape)}")
         B, T = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
-        lengths = _checked_lengths(lengths, B, T).to(x.device)
-        offsets = _offsets_from_lengths(lengths)
-        rows = _padded_rows(lengths, offsets, T, batch_first)
+        lengths = checked_lengths(lengths, B, T).to(x.device)
+        offsets = offsets_from_lengths(lengths)
+        rows = padded_rows(lengths, offsets, T, batch_first)
         return cls._trusted(x.flatten(0, 1).index_select(0, rows), offsets)
 
     @classmethod
@@ -109,13 +116,13 @@ class Ragged:
         ended = -batch_sizes.diff(append=batch_sizes.new_zeros(1)).flip(0)
         steps = torch.arange(batch_sizes.shape[0], 0, -1)
         lengths = steps.repeat_interleave(ended).to(data.device)
-        sorted_offsets = _offsets_from_lengths(lengths)
+        sorted_offsets = offsets_from_lengths(lengths)
         rows = step_order(sorted_offsets).places
         if unsorted is None:
             return cls._trusted(data.index_select(0, rows), sorted_offsets)
         lengths = lengths[unsorted]
-        offsets = _offsets_from_lengths(lengths)
-        rows = rows[_rows_of(sorted_offsets[:-1][unsorted], lengths, offsets)]
+        offsets = offsets_from_lengths(lengths)
+        rows = rows[rows_of(sorted_offsets[:-1][unsorted], lengths, offsets)]
         return cls._trusted(data.index_select(0, rows), offsets)
 
     @classmethod
@@ -140,8 +147,8 @@ class Ragged:
         if lengths is None:
             return cls(values, offsets)
         # A narrowed nested tensor leaves holes between its sequences.
-        packed = _offsets_from_lengths(lengths)
-        rows = _rows_of(offsets[:-1], lengths, packed)
+        packed = offsets_from_lengths(lengths)
+        rows = rows_of(offsets[:-1], lengths, packed)
         return cls._trusted(values.index_select(0, rows), packed)
 
     # Taking it apart
@@ -155,7 +162,7 @@ class Ragged:
         ``ragged.lengths``.
         """
         B, T = len(self), self.max_length
-        rows = _padded_rows(self.lengths, self.offsets, T, batch_first)
+        rows = padded_rows(self.lengths, self.offsets, T, batch_first)
         padded = self.values.new_full((B * T, *self.values.shape[1:]), padding_value)
         padded = padded.index_copy(0, rows, self.values)
         return padded.view(*((B, T) if batch_first else (T, B)), *self.values.shape[1:])
@@ -259,8 +266,8 @@ class Ragged:
                 f"dimension, not by {index!r}"
             )
         lengths = self.lengths[which]
-        offsets = _offsets_from_lengths(lengths)
-        rows = _rows_of(self.offsets[which], lengths, offsets)
+        offsets = offsets_from_lengths(lengths)
+        rows = rows_of(self.offsets[which], lengths, offsets)
         return self._trusted(self.values.index_select(0, rows), offsets)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -342,125 +349,3 @@ class Ragged:
 
     def pin_memory(self) -> Self:
         return self._trusted(self.values.pin_memory(), self.offsets.pin_memory())
-
-
-class StepOrder(NamedTuple):
-    """A ragged batch read step by step: all first steps, then all second steps, and so on.
-
-    Within a step the sequences are ordered longest first, so those that have a step t are the
-    first ``counts[t]`` of ``sequences``. This is the order of a ``PackedSequence``.
-
-    Attributes:
-        rows: ``[N]``, the row of ``values`` at each place of this order.
-        places: ``[N]``, the place of each row of ``values`` in this order.
-        counts: ``[T]``, how many sequences have step t; never rising, no zeros.
-        sequences: ``[B]``, the sequences, longest first, equal lengths in their own order.
-        ranks: ``[B]``, the place of each sequence in ``sequences``.
-    """
-
-    rows: Int64[Tensor, "N"]
-    places: Int64[Tensor, "N"]
-    counts: list[int]
-    sequences: Int64[Tensor, "B"]
-    ranks: Int64[Tensor, "B"]
-
-
-def step_order(offsets: Int[Tensor, "B_plus_1"], reverse: bool = False) -> StepOrder:
-    """The order in which a recurrence visits the steps; reversed, each from its last step.
-
-    The counts are needed as numbers, so all of it is worked out on the CPU, in numpy: on a small
-    batch its calls take a quarter of the time of torch's.
-    """
-    bounds = _numbers(offsets)
-    lengths = np.diff(bounds)
-    sequences = (-lengths).argsort(kind="stable")
-    starts = (bounds[1:] - 1 if reverse else bounds[:-1])[sequences]
-    # bincount's running sum at t counts the sequences that have ended before step t.
-    counts = len(lengths) - np.bincount(lengths).cumsum()[:-1]
-    N = int(bounds[-1])
-    step = np.arange(len(counts)).repeat(counts)
-    rank = np.arange(N) - (counts.cumsum() - counts).repeat(counts)
-    rows = starts[rank] - step if reverse else starts[rank] + step
-    places, ranks = np.empty_like(rows), np.empty_like(sequences)
-    places[rows] = np.arange(N)
-    ranks[sequences] = np.arange(len(sequences))
-
-    def tensor(index: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(index).to(offsets.device)
-
-    return StepOrder(
-        tensor(rows), tensor(places), counts.tolist(), tensor(sequences), tensor(ranks)
-    )
-
-
-def check_offsets(offsets: Tensor, values: Tensor) -> None:
-    """Raise ValueError unless ``offsets`` cut ``values`` into sequences.
-
-    They must be whole numbers ``[B + 1]`` on the device of ``values``, begin with 0, never fall
-    and end with N, the number of rows of ``values``.
-    """
-    if values.dim() == 0:
-        raise ValueError("values is a number; it must be [N, ...], one row a step")
-    if offsets.dim() != 1 or not offsets.shape[0]:
-        raise ValueError(f"offsets must be [B + 1], got shape {list(offsets.shape)}")
-    if offsets.dtype.is_floating_point or offsets.dtype.is_complex or offsets.dtype == torch.bool:
-        raise ValueError(f"offsets must be whole numbers, got {offsets.dtype}")
-    if offsets.device != values.device:
-        raise ValueError(f"offsets are on {offsets.device}, values on {values.device}")
-    bounds = _numbers(offsets)
-    if bounds[0] != 0:
-        raise ValueError(f"offsets[0] = {bounds[0]}; it must be 0")
-    if bounds[-1] != values.shape[0]:
-        raise ValueError(
-            f"offsets end at {bounds[-1]}, but values have {values.shape[0]} steps; they must agree"
-        )
-    if (falls := bounds[1:] < bounds[:-1]).any():
-        b = int(falls.argmax())
-        raise ValueError(
-            f"offsets fall: offsets[{b}] = {bounds[b]}, offsets[{b + 1}] = {bounds[b + 1]}"
-        )
-
-
-def _numbers(offsets: Tensor) -> NDArray[np.int64]:
-    # By a list, since under torch.func's transforms a tensor has no memory that numpy could read.
-    return np.array(offsets.tolist(), dtype=np.int64)
-
-
-def _offsets_from_lengths(lengths: Tensor) -> Tensor:
-    offsets = lengths.new_zeros(lengths.shape[0] + 1, dtype=torch.int64)
-    torch.cumsum(lengths, 0, out=offsets[1:])
-    return offsets
-
-
-def _checked_lengths(lengths: Tensor | Sequence[int], sequences: int, steps: int) -> Tensor:
-    lengths = torch.as_tensor(lengths)
-    if lengths.numel() and (lengths.dtype.is_floating_point or lengths.dtype == torch.bool):
-        raise ValueError(f"lengths must be whole numbers, got {lengths.dtype}")
-    if tuple(lengths.shape) != (sequences,):
-        raise ValueError(
-            f"lengths must be one for each of the {sequences} sequences, "
-            f"got shape {tuple(lengths.shape)}"
-        )
-    for bad, why in (
-        (lengths < 0, "is negative"),
-        (lengths > steps, f"is longer than the padded input ({steps} steps)"),
-    ):
-        if bad.any():
-            b = int(bad.int().argmax())
-            raise ValueError(f"lengths[{b}] = {int(lengths[b])} {why}")
-    return lengths.to(torch.int64)
-
-
-def _rows_of(starts: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
-    """Rows ``starts[b], starts[b] + 1, ...`` of each sequence, one sequence after the other."""
-    N = int(offsets[-1])
-    shift = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=N)
-    return torch.arange(N, device=offsets.device) + shift
-
-
-def _padded_rows(lengths: Tensor, offsets: Tensor, longest: int, batch_first: bool) -> Tensor:
-    """Where each step stands in a padded tensor whose first two dimensions are flattened."""
-    B, N = lengths.shape[0], int(offsets[-1])
-    sequence = torch.arange(B, device=offsets.device).repeat_interleave(lengths, output_size=N)
-    step = torch.arange(N, device=offsets.device) - offsets[sequence]
-    return sequence * longest + step if batch_first else step * B + sequence

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from peephole.ragged import check_offsets
+from peephole.offsets import check_offsets
 
 
 def check_recurrence(

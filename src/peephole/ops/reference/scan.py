@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peephole.ragged import step_order
+from peephole.offsets import step_order
 
 State = tuple[Tensor, ...]
 

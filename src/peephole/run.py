@@ -1,0 +1,325 @@
+"""The run folder: a trained model, how it was trained and what it scored.
+
+A folder holds ``config.yaml`` (every setting, keys with hyphens), ``metrics.jsonl`` (a line an
+event), ``metrics.json`` (flat, the final figures), ``model/config.json`` and
+``model/model.safetensors``, ``figures/`` and ``report.html``. It may come from a stranger: it is
+read as data, and nothing in it is unpickled, imported by name or followed out of it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from peephole.errors import UserError
+
+CONFIG, METRICS, EVENTS = "config.yaml", "metrics.json", "metrics.jsonl"
+MODEL_CONFIG, WEIGHTS = "model/config.json", "model/model.safetensors"
+FILES = (CONFIG, METRICS, EVENTS, MODEL_CONFIG, WEIGHTS)
+
+MAX_TEXT_BYTES = 1 << 26
+MAX_WEIGHT_BYTES = 1 << 34
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder, read and checked.
+
+    Attributes:
+        path: the folder.
+        config: the settings it was made with.
+        metrics: the final figures by name.
+        model_config: what the task needs to rebuild the model, as JSON. Its form is for the task
+            to check.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    model_config: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Read a run folder.
+
+        Raises:
+            UserError: no such folder, not a run, or a file in it that is missing or damaged.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise UserError(f"there is no run {path}")
+        if not is_run(path):
+            raise UserError(f"{path} is not a run folder: it lacks {_lacking(path)}")
+        return cls(
+            path,
+            _object(path, CONFIG, _yaml(path)),
+            _metrics(path),
+            _object(path, MODEL_CONFIG, _json(path, MODEL_CONFIG)),
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        lines = _text(self.path, EVENTS).splitlines()
+        return [_object(self.path, EVENTS, _parsed(self.path, EVENTS, line)) for line in lines]
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Put the run's weights into a model built from its config.
+
+        The model may be on torch's meta device, so that nothing is allocated for what a
+        stranger's settings ask for before the weights are known to fit; its parameters become
+        the file's tensors.
+
+        Raises:
+            UserError: the file is damaged, or holds other names, shapes or types than the model.
+        """
+        file = _inside(self.path, WEIGHTS, MAX_WEIGHT_BYTES)
+        try:
+            weights = load_file(file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"cannot read {file}: {_one_line(error)}") from error
+        _check_weights(file, weights, model)
+        model.load_state_dict(weights, assign=True)
+
+
+class Draft:
+    """A run folder in the making, beside its place and hidden; see ``create``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(event), ensure_ascii=False) + "\n")
+
+    def finish(
+        self,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        model_config: Mapping[str, Any],
+        model: nn.Module,
+    ) -> None:
+        """Write everything but the events, the figures and the report."""
+        text = yaml.safe_dump(_hyphens(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / CONFIG, text.encode())
+        write_atomically(self.path / METRICS, _dumped(_plain(metrics)))
+        write_atomically(self.path / MODEL_CONFIG, _dumped(model_config))
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        write_atomically(self.path / WEIGHTS, save(state))
+        (self.path / EVENTS).touch()
+
+
+def check_out(path: str | Path | None, overwrite: bool) -> None:
+    """Raise UserError unless a run can be put there.
+
+    Only a run folder or an empty folder is ever overwritten.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"{path} is not a folder", "out")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not is_run(path):
+        raise UserError(
+            f"{path} exists and is not a run folder, so it is left alone; choose another", "out"
+        )
+    if not overwrite:
+        raise UserError(f"{path} exists; choose another, or overwrite it (--overwrite)", "out")
+
+
+@contextlib.contextmanager
+def create(
+    path: str | Path | None, *, name: str = "run", overwrite: bool = False
+) -> Iterator[tuple[Draft, Path]]:
+    """Make a run folder, whole or not at all.
+
+    It is made beside its place under a hidden name, and put there when the block ends. If the
+    block raises it is removed, and a run that was to be overwritten is still there.
+
+    Args:
+        path: where; a new folder in ``runs/``, from ``name`` and the time, if None.
+        name: what the run is of.
+        overwrite: whether a run that is there may be replaced.
+
+    Yields:
+        The draft, and the path it will have.
+
+    Raises:
+        UserError: the path is taken.
+    """
+    check_out(path, overwrite)
+    target = _fresh(name) if path is None else Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hidden = target.parent / f".{target.name}.{os.getpid()}.making"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    try:
+        yield Draft(hidden), target
+        check_out(path, overwrite)
+        _put(hidden, target)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _put(made: Path, target: Path) -> None:
+    """Move a folder to its place; the run or empty folder that is there goes when it is done."""
+    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    if target.exists():
+        target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
+    _sync_folder(target.parent)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder has the files of a run."""
+    return path.is_dir() and not _lacking(path)
+
+
+def _lacking(path: Path) -> str:
+    return ", ".join(name for name in FILES if not (path / name).is_file())
+
+
+def _fresh(name: str) -> Path:
+    stamp = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, k = Path("runs", stamp), 2
+    while path.exists():
+        path, k = Path("runs", f"{stamp}-{k}"), k + 1
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that at any instant it is whole, old or new; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _inside(run: Path, name: str, most: int) -> Path:
+    """A file of the run, which no link leads out of, of at most so many bytes."""
+    file = run / name
+    if not file.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"{file} leads out of the run folder")
+    if not file.is_file():
+        raise UserError(f"{run} is damaged: it lacks {name}")
+    if (size := file.stat().st_size) > most:
+        raise UserError(f"{file} has {size:,} bytes; at most {most:,} are read")
+    return file
+
+
+def _text(run: Path, name: str) -> str:
+    file = _inside(run, name, MAX_TEXT_BYTES)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
+
+
+def _yaml(run: Path) -> object:
+    text = _text(run, CONFIG)
+    # An alias can make a few bytes into gigabytes, and we never write one.
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise UserError(f"{run / CONFIG} has an alias, which a run's settings never do")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{run / CONFIG} is not YAML: {_one_line(error)}") from error
+
+
+def _json(run: Path, name: str) -> object:
+    return _parsed(run, name, _text(run, name))
+
+
+def _parsed(run: Path, name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{run / name} is not JSON: {_one_line(error)}") from error
+
+
+def _object(run: Path, name: str, data: object) -> dict[str, Any]:
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UserError(f"{run / name} must hold names and values")
+    return data
+
+
+def _metrics(run: Path) -> dict[str, float]:
+    metrics = _object(run, METRICS, _json(run, METRICS))
+    for name, value in metrics.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise UserError(f"{run / METRICS}: {name!r} is not a finite number")
+    return metrics
+
+
+def _check_weights(file: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ weights.keys()):
+        which = "lacks" if name in wanted else "has, and the model has not,"
+        raise UserError(f"{file} does not fit the model's settings: it {which} {name!r}")
+    for name, tensor in wanted.items():
+        given = weights[name]
+        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+            raise UserError(
+                f"{file} does not fit the model's settings: {name!r} is {given.dtype} "
+                f"{list(given.shape)}, not {tensor.dtype} {list(tensor.shape)}"
+            )
+
+
+def _plain(event: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: they become null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in event.items()
+    }
+
+
+def _dumped(data: object) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _hyphens(value: Any) -> Any:
+    """Names of settings as they are typed; what they hold stays as it is."""
+    if isinstance(value, Mapping):
+        return {key.replace("_", "-"): _hyphens(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()

@@ -1,0 +1,226 @@
+"""A person's table as a task of the training loop."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from peephole.data.sequences import Array
+from peephole.ragged import Ragged
+from peephole.tasks.protocol import Loss
+from peephole.tasks.table.metrics import Scores, score
+from peephole.tasks.table.model import SequenceModel, State
+from peephole.tasks.table.recipe import Examples, Loaded, Recipe
+from peephole.tasks.table.settings import ModelSettings
+from peephole.tasks.table.target import Classes
+
+# Without gradients: sequences at a time, and steps of one series at a time.
+SEQUENCES_AT_ONCE = 256
+STEPS_AT_ONCE = 4096
+# How far back a series is read before the part that is evaluated while training.
+WARM_UP = 1000
+
+
+@dataclass
+class TableTask:
+    """What sequences and one series have in common.
+
+    Attributes:
+        recipe: fitted to the training data.
+        settings: of the model, resolved.
+        train: the training data.
+        valid: what the best model is chosen by.
+    """
+
+    recipe: Recipe
+    settings: ModelSettings
+    train: Examples
+    valid: Loaded
+    monitor: str = "loss"
+    goal: Literal["min", "max"] = "min"
+
+    def model(self) -> SequenceModel:
+        return SequenceModel(self.recipe, self.settings)
+
+    @abstractmethod
+    def updates(self, batch_size: int) -> int: ...
+
+    @abstractmethod
+    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]: ...
+
+    def loss(self, model: nn.Module, batch: Examples, state: State) -> Loss:
+        outputs, _ = model(batch)
+        return self._loss(outputs, batch, None)
+
+    def _loss(self, outputs: Tensor, batch: Examples, state: State) -> Loss:
+        scored = batch.scored
+        total = total_loss(self.recipe, outputs[scored], batch.targets[scored])
+        return Loss(total, int(scored.sum()), state)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The loss a target and the model's own metrics on the validation data."""
+        assert isinstance(model, SequenceModel)
+        valid = self.valid
+        scored = valid.examples.scored
+        outputs = run(model, valid.examples, self._first_step())
+        loss = total_loss(self.recipe, outputs[scored], valid.examples.targets[scored])
+        scores = score_outputs(self.recipe, outputs, valid)
+        own = {k: v for k, v in scores.metrics.items() if "." not in k and k != "targets"}
+        return {"loss": float(loss) / int(scored.sum()), **own}
+
+    def _first_step(self) -> int:
+        """Where reading the validation data begins."""
+        return 0
+
+
+@dataclass
+class SequencesTask(TableTask):
+    """Whole sequences in batches, in random order.
+
+    Sequences without a target, too short to forecast, are left out.
+    """
+
+    def __post_init__(self) -> None:
+        examples = self.train
+        if examples.targets.shape[0] == len(examples.numbers):
+            self.indices = examples.scored.nonzero().flatten()
+        else:
+            counts = examples.numbers.with_values(examples.scored.long())
+            some = torch.tensor([bool(part.any()) for part in counts])
+            self.indices = some.nonzero().flatten()
+
+    def updates(self, batch_size: int) -> int:
+        return -(-len(self.indices) // batch_size)
+
+    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]:
+        order = torch.randperm(len(self.indices), generator=generator)
+        for part in torch.split(self.indices[order], batch_size):
+            yield self.train.take(part)
+
+
+@dataclass
+class SeriesTask(TableTask):
+    """One series, cut into streams that are read side by side, a window at a time.
+
+    A batch is the next window of every stream; the state goes from each window to the next, the
+    gradient does not.
+
+    Attributes:
+        steps: the training part is the first so many steps of ``train``.
+        window: steps in a window.
+        own_valid: whether ``valid`` is another series, not the rest of this one.
+    """
+
+    steps: int = 0
+    window: int = 64
+    own_valid: bool = False
+
+    def _streams(self, batch_size: int) -> tuple[int, int]:
+        """How many streams, and the steps of each."""
+        streams = max(1, min(batch_size, self.steps // (2 * self.window)))
+        return streams, (self.steps - self._slack()) // streams
+
+    def _slack(self) -> int:
+        """Steps at the ends that an epoch may leave out, so that windows differ each time."""
+        return min(self.window - 1, self.steps // 10)
+
+    def updates(self, batch_size: int) -> int:
+        return -(-self._streams(batch_size)[1] // self.window)
+
+    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]:
+        streams, length = self._streams(batch_size)
+        shift = int(torch.randint(self._slack() + 1, (), generator=generator))
+        starts = shift + length * torch.arange(streams)
+        for begin in range(0, length, self.window):
+            width = min(self.window, length - begin)
+            rows = (starts[:, None] + begin + torch.arange(width)).flatten()
+            offsets = torch.arange(streams + 1) * width
+            yield Examples(
+                Ragged(self.train.numbers.values[rows], offsets),
+                Ragged(self.train.codes.values[rows], offsets),
+                self.train.targets[rows],
+                self.train.scored[rows],
+            )
+
+    def loss(self, model: nn.Module, batch: Examples, state: State) -> Loss:
+        outputs, state = model(batch, state)
+        return self._loss(outputs, batch, state)
+
+    def _first_step(self) -> int:
+        return 0 if self.own_valid else max(0, self.steps - WARM_UP)
+
+
+def total_loss(recipe: Recipe, outputs: Float[Tensor, "m K"], targets: Tensor) -> Float[Tensor, ""]:
+    """Cross-entropy in nats, or half the squared standardised error, summed over m targets."""
+    if isinstance(recipe.values, Classes):
+        return F.cross_entropy(outputs, targets, reduction="sum")
+    return 0.5 * F.mse_loss(outputs[:, 0], targets, reduction="sum")
+
+
+def score_outputs(recipe: Recipe, outputs: Tensor, loaded: Loaded) -> Scores:
+    """Score a model's outputs on a table with targets; at least one target counts."""
+    scored = loaded.examples.scored.numpy()
+    return score(recipe, recipe.predicted(outputs, loaded.now), loaded, scored)
+
+
+@torch.no_grad()
+def run(model: SequenceModel, examples: Examples, first: int = 0) -> Float[Tensor, "M K"]:
+    """A model's outputs, in evaluation mode.
+
+    Args:
+        model: it stays in the mode it was in.
+        examples: any number of sequences.
+        first: for one series, the step to begin at; outputs before it are 0.
+    """
+    was_training = model.training
+    model.eval()
+    if len(examples.numbers) == 1 and model.is_causal:
+        outputs = _run_series(model, examples, first)
+    else:
+        outputs = _run_sequences(model, examples)
+    model.train(was_training)
+    return outputs
+
+
+def _run_series(model: SequenceModel, examples: Examples, first: int) -> Tensor:
+    N = examples.numbers.values.shape[0]
+    state: Any = None
+    parts = []
+    for begin in range(first, N, STEPS_AT_ONCE):
+        part = slice(begin, begin + STEPS_AT_ONCE)
+        values = examples.numbers.values[part]
+        offsets = torch.tensor([0, values.shape[0]])
+        window = Examples(
+            Ragged(values, offsets),
+            Ragged(examples.codes.values[part], offsets),
+            examples.targets[part],
+            examples.scored[part],
+        )
+        output, state = model(window, state)
+        parts.append(output)
+    outputs = torch.cat(parts)
+    return F.pad(outputs, (0, 0, first, 0))
+
+
+def _run_sequences(model: SequenceModel, examples: Examples) -> Tensor:
+    """Sequences of like lengths together: a batch takes as long as its longest."""
+    rows = examples.numbers.with_values(torch.arange(examples.numbers.values.shape[0]))
+    parts, places = [], []
+    order = examples.numbers.lengths.argsort()
+    for index in torch.split(order, SEQUENCES_AT_ONCE):
+        parts.append(model(examples.take(index))[0])
+        places.append(index if model.per_sequence else rows[index].values)
+    outputs = torch.cat(parts)
+    return torch.empty_like(outputs).index_copy_(0, torch.cat(places), outputs)
+
+
+def scored_between(loaded: Loaded, ahead: int, begin: int, end: int) -> Bool[Tensor, "N"]:
+    """The steps of a series whose targets, ``ahead`` steps later, are at begin to end - 1."""
+    at: Array = np.arange(len(loaded.grouping.rows)) + ahead
+    return torch.from_numpy((at >= begin) & (at < end)) & loaded.examples.scored

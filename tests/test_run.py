@@ -1,0 +1,209 @@
+"""The run folder: whole or not at all, and read as data."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from peephole.errors import UserError
+from peephole.run import FILES, Run, check_out, create
+
+CONFIG = {"file": "a.csv", "target_per": "step", "model": {"hidden_size": 3}, "features": ("a",)}
+METRICS = {"valid.accuracy": 0.5}
+MODEL_CONFIG = {"recipe": {"some_name": ["a_b"]}}
+
+
+def make(path: Path | None, overwrite: bool = False, bias: float = 0.0) -> Path:
+    model = nn.Linear(2, 1)
+    nn.init.constant_(model.bias, bias)
+    with create(path, name="table", overwrite=overwrite) as (draft, target):
+        draft.event({"event": "evaluation", "loss": 0.5})
+        draft.event({"event": "evaluation", "loss": float("nan")})
+        draft.finish(CONFIG, METRICS, MODEL_CONFIG, model)
+    return target
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make(tmp_path / "run", bias=2.0)
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    run = Run.open(folder)
+    assert run.config == {
+        "file": "a.csv",
+        "target-per": "step",
+        "model": {"hidden-size": 3},
+        "features": ["a"],
+    }
+    assert run.metrics == METRICS
+    assert run.model_config == MODEL_CONFIG
+    assert run.events() == [
+        {"event": "evaluation", "loss": 0.5},
+        {"event": "evaluation", "loss": None},
+    ]
+    model = nn.Linear(2, 1, device="meta")
+    run.load_weights(model)
+    assert model.bias.item() == 2
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_a_new_name_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {make(None) for _ in range(3)}
+    assert len(paths) == 3
+    assert all(path.parent == Path("runs") and path.is_dir() for path in paths)
+
+
+def test_a_run_is_overwritten_only_on_demand(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"run exists; .*--overwrite") as caught:
+        make(folder)
+    assert caught.value.option == "out"
+    make(folder, overwrite=True, bias=3.0)
+    model = nn.Linear(2, 1)
+    Run.open(folder).load_weights(model)
+    assert model.bias.item() == 3
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert Run.open(make(tmp_path / "run")).metrics == METRICS
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_run_is_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "thesis" / "config.yaml").write_text("a: 1")
+    (tmp_path / "note").write_text("x")
+    make(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for name, message in (
+        ("thesis", "is not a run folder, so it is left alone"),
+        ("note", "is not a folder"),
+        ("link", "is not a folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make(tmp_path / name, overwrite=overwrite)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "note").read_text() == "x"
+
+
+def test_a_failure_leaves_nothing_and_the_old_run(folder: Path) -> None:
+    def fail(path: Path, overwrite: bool) -> None:
+        with create(path, overwrite=overwrite) as (draft, _):
+            draft.event({"event": "evaluation"})
+            raise ArithmeticError
+
+    for name, overwrite in (("run", True), ("other", False)):
+        with pytest.raises(ArithmeticError):
+            fail(folder.parent / name, overwrite)
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+    assert Run.open(folder).metrics == METRICS
+
+
+def test_a_place_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    def race() -> None:
+        with create(tmp_path / "run") as (draft, target):
+            target.mkdir()
+            (target / "theirs").write_text("x")
+            draft.finish(CONFIG, METRICS, MODEL_CONFIG, nn.Linear(2, 1))
+
+    with pytest.raises(UserError, match="not a run folder"):
+        race()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "theirs").exists()
+
+
+def test_not_there_and_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no run .*nowhere"):
+        Run.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"is not a run folder: it lacks config.yaml, metrics"):
+        Run.open(tmp_path)
+    check_out(tmp_path, overwrite=False)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"is not a run folder: it lacks {name}"):
+        Run.open(folder)
+
+
+def link_out(folder: Path) -> None:
+    outside = folder.parent / "outside.json"
+    outside.write_text("{}")
+    (folder / "metrics.json").unlink()
+    (folder / "metrics.json").symlink_to(outside)
+
+
+DAMAGE: list[tuple[Callable[[Path], object], str]] = [
+    (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+    (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is not JSON"),
+    (lambda run: (run / "metrics.json").write_text('{"a": "x"}'), "'a' is not a finite number"),
+    (lambda run: (run / "metrics.json").write_text('{"a": NaN}'), "'a' is not a finite number"),
+    (lambda run: (run / "metrics.json").write_bytes(b"\xff"), "cannot read .*metrics.json"),
+    (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml is not YAML"),
+    (lambda run: (run / "config.yaml").write_text("- 1"), "config.yaml must hold names"),
+    (
+        lambda run: (run / "config.yaml").write_text("a: !!python/object/apply:os.getcwd []"),
+        "config.yaml is not YAML: could not determine a constructor",
+    ),
+    (lambda run: (run / "config.yaml").write_text("a: &x [1]\nb: *x"), "has an alias"),
+    (lambda run: (run / "model" / "config.json").write_text("[]"), "must hold names and values"),
+    (lambda run: os.truncate(run / "config.yaml", 1 << 27), "has 134,217,728 bytes; at most"),
+    (link_out, "metrics.json leads out of the run folder"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+def test_damage_is_one_clear_error(
+    folder: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        Run.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"weight": torch.zeros(1, 2)}, "it lacks 'bias'"),
+        (
+            {"weight": torch.zeros(1, 2), "bias": torch.zeros(1), "x": torch.zeros(1)},
+            "it has, and the model has not, 'x'",
+        ),
+        (
+            {"weight": torch.zeros(2, 1), "bias": torch.zeros(1)},
+            r"'weight' is torch.float32 \[2, 1\], not torch.float32 \[1, 2\]",
+        ),
+        (
+            {"weight": torch.zeros(1, 2).double(), "bias": torch.zeros(1)},
+            "'weight' is torch.float64",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(
+    folder: Path, weights: dict[str, torch.Tensor], message: str
+) -> None:
+    save_file(weights, folder / "model" / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        Run.open(folder).load_weights(nn.Linear(2, 1))
+
+
+def test_weights_that_are_none(folder: Path) -> None:
+    (folder / "model" / "model.safetensors").write_bytes(b"not tensors at all")
+    with pytest.raises(UserError, match=r"cannot read .*model.safetensors"):
+        Run.open(folder).load_weights(nn.Linear(2, 1))
+
+
+def test_figures_that_are_no_numbers_are_null(folder: Path) -> None:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"event": "evaluation", "loss": None}

@@ -1,0 +1,257 @@
+"""From files and settings to a task: all that a person's input can get wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from peephole.data import features as columns
+from peephole.data import tables
+from peephole.data.features import Chosen
+from peephole.data.sequences import Array, Grouping, group, shown
+from peephole.data.tables import Source, listed
+from peephole.errors import UserError
+from peephole.jobs.table.settings import TrainSettings
+from peephole.tasks.table import target as targets
+from peephole.tasks.table.model import resolve
+from peephole.tasks.table.recipe import Loaded, Recipe, check_ahead, target_values
+from peephole.tasks.table.settings import DataSettings, ModelSettings
+from peephole.tasks.table.split import cut_series, hold_out
+from peephole.tasks.table.target import Classes, Kind, Numbers
+from peephole.tasks.table.task import SequencesTask, SeriesTask, TableTask, scored_between
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready to be trained on.
+
+    Attributes:
+        task: with its recipe, the training and the validation data.
+        data: the settings, with what the data told filled in.
+        test: the test data, if there is any.
+    """
+
+    task: TableTask
+    data: DataSettings
+    test: Loaded | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A training file and what it was found to hold."""
+
+    source: Source
+    grouping: Grouping
+    data: DataSettings
+    kind: Kind
+    chosen: Chosen
+    model: ModelSettings
+
+
+def prepare(
+    file: str | Path,
+    data: DataSettings,
+    model: ModelSettings,
+    training: TrainSettings,
+    *,
+    valid: str | Path | None,
+    test: str | Path | None,
+    seed: int,
+    say: Say,
+) -> Prepared:
+    """Read the files and settle what to train on.
+
+    Raises:
+        UserError: anything in the files or settings that does not work.
+    """
+    opened = _open(file, data, model, say)
+    task: TableTask
+    if opened.data.sequence is None:
+        task = _series(opened, valid, training.window, say)
+    else:
+        task = _sequences(opened, valid, seed, say)
+    recipe = task.recipe
+    return Prepared(
+        task,
+        replace(
+            opened.data,
+            features=tuple(recipe.features.names),
+            task="classify" if opened.kind.classify else "regress",
+            target_per=opened.kind.per,
+        ),
+        None if test is None else load(recipe, test, option="test", say=say),
+    )
+
+
+def load(
+    recipe: Recipe, path: str | Path, *, say: Say, scored: bool = True, option: str | None = None
+) -> Loaded:
+    """Read a further file of the training data's form.
+
+    Raises:
+        UserError: it does not fit, or has no targets where ``scored`` asks for them.
+    """
+    source = recipe.read(path, option)
+    loaded = recipe.load(source, scored=scored, option=option)
+    if scored and not bool(loaded.examples.scored.any()):
+        raise UserError(f"{source.name} has no target: {_too_short(recipe.ahead)}", option)
+    for name, count in loaded.unknown.items():
+        if count:
+            say(
+                f"{source.name}: {count:,} of {len(loaded.grouping.rows):,} values of {name!r} "
+                "were never seen in training and are taken as unknown"
+            )
+    return loaded
+
+
+def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) -> Opened:
+    check_ahead(data.ahead)
+    source = tables.read(file, sequence=data.sequence)
+    if source.starts and data.sequence is None:
+        data = replace(data, sequence=tables.FOLDER_COLUMN)
+    _check_roles(source, data)
+    grouping = group(source, data.sequence, data.order)
+    if grouping.ids is not None and len(grouping) < 2:
+        raise UserError(
+            f"{source.name} has only one sequence, {shown(grouping.ids[0].as_py())}; leave out "
+            "the sequence column for one series that is split by time",
+            "sequence",
+        )
+    say(_size(source, grouping))
+    kind = targets.tell(source, grouping, data)
+    exclude = {data.target, data.sequence or data.target, data.order or data.target}
+    chosen = columns.choose(
+        source,
+        grouping,
+        named=data.features,
+        exclude=exclude,
+        always=() if data.ahead is None else (data.target,),
+    )
+    for line in (*kind.lines, *chosen.lines):
+        say(line)
+    causal = data.sequence is None or data.ahead is not None
+    return Opened(source, grouping, data, kind, chosen, resolve(model, causal))
+
+
+def _check_roles(source: Source, data: DataSettings) -> None:
+    """Every column named is there, and none has two roles that exclude each other."""
+    for option in ("target", "sequence", "order"):
+        if (name := getattr(data, option)) is not None:
+            source.need(name, option)
+    for option, name in (("sequence", data.sequence), ("order", data.order)):
+        if name == data.target:
+            raise UserError(f"column {name!r} is the target, so it cannot be this as well", option)
+    if data.sequence is not None and data.order == data.sequence:
+        raise UserError(f"column {data.order!r} is the sequences' id", "order")
+    for name in data.features or ():
+        if name == data.target and data.ahead is None:
+            raise UserError(f"column {name!r} is the target, so it cannot be a feature", "features")
+        if name == data.sequence:
+            raise UserError(f"column {name!r} is the sequences' id", "features")
+
+
+def _size(source: Source, grouping: Grouping) -> str:
+    N, lengths = len(grouping.rows), grouping.lengths
+    if grouping.ids is None:
+        return f"{source.name}: one series of {N:,} steps"
+    return (
+        f"{source.name}: {len(grouping):,} sequences of {lengths.min():,} to {lengths.max():,} "
+        f"steps, {N:,} in all"
+    )
+
+
+def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) -> SequencesTask:
+    grouping, data, kind = opened.grouping, opened.data, opened.kind
+    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
+    counts = grouping.lengths if kind.per == "step" else np.ones(len(grouping), dtype=np.int64)
+    eligible = np.logical_or.reduceat(here, np.cumsum(counts) - counts)
+    if not eligible.any():
+        raise UserError(f"{opened.source.name}: {_too_short(data.ahead)}", "ahead")
+    held = np.zeros(len(grouping), dtype=bool)
+    if valid is None:
+        stratified = kind.per == "sequence" and kind.classify
+        labels = targets.labels(opened.source, data.target, rows) if stratified else None
+        held[eligible] = hold_out(
+            int(eligible.sum()), None if labels is None else labels[eligible], seed
+        )
+    recipe = _fit(opened, ~held.repeat(grouping.lengths), ~held.repeat(counts), say)
+    training = grouping.take(np.flatnonzero(~held))
+    train = recipe.load_grouped(opened.source, training, scored=True)
+    if valid is not None:
+        return SequencesTask(
+            recipe, opened.model, train.examples, load(recipe, valid, option="valid", say=say)
+        )
+    if not held.any():
+        say("too few sequences to hold any out: the validation scores are those of training")
+        return SequencesTask(recipe, opened.model, train.examples, train)
+    say(f"{held.sum():,} of {len(held):,} sequences are held out for validation")
+    rest = grouping.take(np.flatnonzero(held))
+    validation = recipe.load_grouped(opened.source, rest, scored=True)
+    return SequencesTask(recipe, opened.model, train.examples, validation)
+
+
+def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> SeriesTask:
+    N, ahead = len(opened.grouping.rows), opened.data.ahead or 0
+    cut = N if valid is not None else cut_series(N)
+    if cut - ahead < 2:
+        raise UserError(
+            f"{opened.source.name} has {N:,} steps, too few to learn from"
+            + (f" with a target {ahead} steps ahead" if ahead else ""),
+            "ahead" if ahead else None,
+        )
+    # A target in the validation part is never trained on, though the step it is ahead of is.
+    recipe = _fit(opened, np.arange(N) < cut, np.arange(N) + ahead < cut, say)
+    whole = recipe.load_grouped(opened.source, opened.grouping, scored=True)
+    if valid is not None:
+        validation = load(recipe, valid, option="valid", say=say)
+    else:
+        say(f"the last {N - cut:,} of {N:,} steps are held out for validation")
+        scored = scored_between(whole, ahead, cut, N)
+        validation = replace(whole, examples=whole.examples._replace(scored=scored))
+    return SeriesTask(
+        recipe,
+        opened.model,
+        whole.examples,
+        validation,
+        steps=cut - ahead,
+        window=window,
+        own_valid=valid is not None,
+    )
+
+
+def _fit(opened: Opened, steps: Array, training: Array, say: Say) -> Recipe:
+    """Fit encoders to the training part: ``steps [N]`` and targets ``training [M]``."""
+    source, grouping, data, kind = opened.source, opened.grouping, opened.data, opened.kind
+    features, lines = columns.fit(source, grouping.rows[steps], opened.chosen)
+    for line in lines:
+        say(line)
+    say(f"features: {listed(features.names, 40)}")
+    return Recipe(
+        target=data.target,
+        sequence=data.sequence,
+        order=data.order,
+        per=kind.per,
+        ahead=data.ahead,
+        missing=data.missing,
+        features=features,
+        values=_fit_values(source, grouping, data, kind, training),
+    )
+
+
+def _fit_values(
+    source: Source, grouping: Grouping, data: DataSettings, kind: Kind, training: Array
+) -> Classes | Numbers:
+    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
+    if kind.classify:
+        return targets.fit_classes(source, data.target, rows[here], training[here])
+    column = columns.floats(source, data.target)
+    used = training & here
+    now = column[grouping.rows[used]] if data.ahead else None
+    return targets.fit_numbers(column[rows[used]], now)
+
+
+def _too_short(ahead: int | None) -> str:
+    return f"no sequence is longer than {ahead} steps, and the target is that far ahead"

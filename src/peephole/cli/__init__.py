@@ -1,0 +1,110 @@
+"""The command line: ``peephole COMMAND``. What a command needs is loaded when it runs."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jsonargparse import Namespace
+
+from peephole import __version__
+from peephole.cli import reproduce, table
+from peephole.cli.parser import Parser, UsageError, nearest
+from peephole.errors import UserError
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        summary: a line for the menu.
+        options: makes its parser.
+        run: does it.
+    """
+
+    summary: str
+    options: Callable[[str, str], Parser]
+    run: Callable[[Namespace], None]
+
+
+COMMANDS = {
+    "reproduce": Command(
+        "train every model of the seed experiment and write a page of results",
+        reproduce.options,
+        reproduce.run,
+    ),
+    "train table": Command(
+        "train a model on a table of your own sequences", table.train_options, table.train
+    ),
+    "evaluate": Command("score a trained model on a file", table.evaluate_options, table.evaluate),
+    "predict": Command("write a trained model's predictions", table.predict_options, table.predict),
+    "example table": Command(
+        "write a generated data set to try", table.example_options, table.example
+    ),
+}
+
+
+HELP = ("-h", "--help", "help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit status: 0, or 2 with one line on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if (
+        not words
+        or words[0] in HELP
+        or (words[1:2] and words[1] in HELP and words[0] not in COMMANDS)
+    ):
+        print(_menu())
+        return 0
+    if words[0] == "--version":
+        print(f"peephole {__version__}")
+        return 0
+    prog, parser = "peephole", None
+    try:
+        name = _command(words)
+        prog = f"peephole {name}"
+        command = COMMANDS[name]
+        parser = command.options(name, command.summary)
+        command.run(parser.parse_args(words[len(name.split()) :]))
+    except UsageError as error:
+        return _fail(f"{prog}: {error}")
+    except UserError as error:
+        typed = f"{parser.typed(error.option)}: " if parser and error.option else ""
+        return _fail(f"{prog}: {typed}{error.message}")
+    except KeyboardInterrupt:
+        return _fail(f"{prog}: interrupted", status=130)
+    except SystemExit as stop:  # --help and --print-config
+        return int(stop.code or 0)
+    return 0
+
+
+def _command(words: list[str]) -> str:
+    for name in COMMANDS:
+        if words[: len(name.split())] == name.split():
+            return name
+    seconds = [name.split()[1] for name in COMMANDS if name.split()[0] == words[0] != name]
+    if seconds:
+        given = words[1] if len(words) > 1 else ""
+        what = f"{words[0]} what?" if not given else f"{words[0]}: there is no {given!r};"
+        raise UsageError(f"{what} there is {' and '.join(seconds)}")
+    near = nearest(words[0], [name.split()[0] for name in COMMANDS])
+    hint = f"did you mean {near}?" if near else "see peephole --help"
+    raise UsageError(f"there is no command {words[0]!r}; {hint}")
+
+
+def _menu() -> str:
+    width = max(map(len, COMMANDS)) + 3
+    return "\n".join(
+        [
+            "Recurrent networks on sequences of different lengths.",
+            "",
+            *(f"  peephole {name:{width}}{command.summary}" for name, command in COMMANDS.items()),
+            "",
+            "peephole COMMAND --help tells a command's options.",
+        ]
+    )
+
+
+def _fail(line: str, status: int = 2) -> int:
+    print(" ".join(line.split()), file=sys.stderr)
+    return status

@@ -85,7 +85,7 @@ def test_what_is_no_run_is_never_overwritten(tmp_path: Path, overwrite: bool) ->
     make(tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     for name, message in (
-        ("thesis", "is not a run folder, so it is left alone"),
+        ("thesis", "exists and is left alone"),
         ("note", "is not a folder"),
         ("link", "is not a folder"),
     ):

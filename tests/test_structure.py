@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "ops": {"offsets", "ragged"},
     "nn": {"ops", "ragged"},
     "data": {"ragged"},
-    "run": set(),
+    "run": {"folders"},
     "tasks": {"nn", "data", "ragged"},
     "train": {"tasks.protocol", "run"},
     "report": {"run"},

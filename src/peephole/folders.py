@@ -22,9 +22,11 @@ def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
         raise UserError(f"{path} is not a folder", "out")
     if not path.exists() or not any(path.iterdir()):
         return
-    if lacking(path, files):
+    if missing := lacking(path, files):
         raise UserError(
-            f"{path} exists and is none of ours, so it is left alone; choose another", "out"
+            f"{path} exists and is left alone, since it is nothing that this command made "
+            f"(it has no {missing[0]}); choose another",
+            "out",
         )
     if not overwrite:
         raise UserError(f"{path} exists; choose another, or overwrite it (--overwrite)", "out")

@@ -88,8 +88,12 @@ def check_offsets(offsets: Tensor, values: Tensor) -> None:
 
 
 def _numbers(offsets: Tensor) -> NDArray[np.int64]:
-    # By a list, since under torch.func's transforms a tensor has no memory that numpy could read.
-    return np.array(offsets.tolist(), dtype=np.int64)
+    try:
+        numbers: NDArray[np.int64] = offsets.cpu().numpy()
+    except RuntimeError:
+        # Under torch.func's transforms a tensor has no memory that numpy could read.
+        return np.array(offsets.tolist(), dtype=np.int64)
+    return numbers.astype(np.int64, copy=False)
 
 
 def offsets_from_lengths(lengths: Tensor) -> Tensor:

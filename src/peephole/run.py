@@ -9,9 +9,7 @@ read as data, and nothing in it is unpickled, imported by name or followed out o
 import contextlib
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from peephole.errors import UserError
+from peephole.folders import check_free, lacking, made_whole, write_atomically
 
 CONFIG, METRICS, EVENTS = "config.yaml", "metrics.json", "metrics.jsonl"
 MODEL_CONFIG, WEIGHTS = "model/config.json", "model/model.safetensors"
@@ -60,8 +59,8 @@ class Run:
         path = Path(path)
         if not path.exists():
             raise UserError(f"there is no run {path}")
-        if not is_run(path):
-            raise UserError(f"{path} is not a run folder: it lacks {_lacking(path)}")
+        if missing := lacking(path, FILES):
+            raise UserError(f"{path} is not a run folder: it lacks {', '.join(missing)}")
         return cls(
             path,
             _object(path, CONFIG, _yaml(path)),
@@ -130,29 +129,15 @@ def check_out(path: str | Path | None, overwrite: bool) -> None:
 
     Only a run folder or an empty folder is ever overwritten.
     """
-    if path is None:
-        return
-    path = Path(path)
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UserError(f"{path} is not a folder", "out")
-    if not path.exists() or not any(path.iterdir()):
-        return
-    if not is_run(path):
-        raise UserError(
-            f"{path} exists and is not a run folder, so it is left alone; choose another", "out"
-        )
-    if not overwrite:
-        raise UserError(f"{path} exists; choose another, or overwrite it (--overwrite)", "out")
+    if path is not None:
+        check_free(Path(path), FILES, overwrite=overwrite)
 
 
 @contextlib.contextmanager
 def create(
     path: str | Path | None, *, name: str = "run", overwrite: bool = False
 ) -> Iterator[tuple[Draft, Path]]:
-    """Make a run folder, whole or not at all.
-
-    It is made beside its place under a hidden name, and put there when the block ends. If the
-    block raises it is removed, and a run that was to be overwritten is still there.
+    """Make a run folder, whole or not at all: see ``folders.made_whole``.
 
     Args:
         path: where; a new folder in ``runs/``, from ``name`` and the time, if None.
@@ -165,43 +150,9 @@ def create(
     Raises:
         UserError: the path is taken.
     """
-    check_out(path, overwrite)
     target = _fresh(name) if path is None else Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    hidden = target.parent / f".{target.name}.{os.getpid()}.making"
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir()
-    try:
+    with made_whole(target, FILES, overwrite=overwrite) as hidden:
         yield Draft(hidden), target
-        check_out(path, overwrite)
-        _put(hidden, target)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _put(made: Path, target: Path) -> None:
-    """Move a folder to its place; the run or empty folder that is there goes when it is done."""
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
-    if target.exists():
-        target.rename(old)
-    try:
-        made.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    if old.exists():
-        shutil.rmtree(old)
-    _sync_folder(target.parent)
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder has the files of a run."""
-    return path.is_dir() and not _lacking(path)
-
-
-def _lacking(path: Path) -> str:
-    return ", ".join(name for name in FILES if not (path / name).is_file())
 
 
 def _fresh(name: str) -> Path:
@@ -210,26 +161,6 @@ def _fresh(name: str) -> Path:
     while path.exists():
         path, k = Path("runs", f"{stamp}-{k}"), k + 1
     return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any instant it is whole, old or new; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _inside(run: Path, name: str, most: int) -> Path:

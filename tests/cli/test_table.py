@@ -18,24 +18,20 @@ from peephole.jobs import table
 Row = dict[str, Any]
 
 
-def rows_of(sequences: int = 12, steps: int = 4, per: str = "sequence", seed: int = 0) -> list[Row]:
-    """Sequences whose label is the sign of their mean; columns id, step, x, kind, label."""
+def rows_of(sequences: int = 12, steps: int = 4, seed: int = 0) -> list[Row]:
+    """Sequences whose label tells whether x is high or low: id, step, x, kind, label."""
     random_ = random.Random(seed)
-    rows = []
-    for k in range(sequences):
-        sign = 1 if k % 2 else -1
-        for t in range(steps + k % 3):
-            rows.append(
-                {
-                    "id": f"s{k}",
-                    "step": t,
-                    "x": sign + random_.gauss(0, 0.3),
-                    "kind": random_.choice("ab"),
-                    "label": "up" if sign > 0 else "down",
-                    "level": round(sign + 0.1 * t, 3) + 0.001,
-                }
-            )
-    return rows
+    return [
+        {
+            "id": f"s{k}",
+            "step": t,
+            "x": (k % 2) + random_.gauss(0, 0.2),
+            "kind": random_.choice("ab"),
+            "label": "up" if k % 2 else "down",
+        }
+        for k in range(sequences)
+        for t in range(steps + k % 3)
+    ]
 
 
 def write(path: Path, rows: list[Row]) -> str:

@@ -374,7 +374,7 @@ TWO = {"id": [0, 0, 1, 1], "x": [1.0, 2, 3, 4], "y": ["a", "a", "b", "b"]}
         bad("missing", "'x' is missing or NaN in sequence 1, row 3", TWO | {"x": [1, 2, None, 4]}),
         bad(None, "no column left to learn from: left out 'x': it never varies",
             TWO | {"x": [1, 1, 2, 2]}),
-        bad("out", "exists and is not a run folder", TWO, out="."),
+        bad("out", "exists and is left alone", TWO, out="."),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_error_and_no_run_folder(

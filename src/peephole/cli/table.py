@@ -110,7 +110,7 @@ def _model_options(parser: Parser) -> None:
     model.add_argument(
         "--model.dropout",
         type=real(at_least=0, below=1),
-        default=0.2,
+        default=0.3,
         metavar="P",
         help="share of the units dropped in training (default: %(default)s)",
     )
@@ -138,7 +138,7 @@ def _training_options(parser: Parser) -> None:
         "--train.patience",
         type=optional(whole(0)),
         metavar="P",
-        help="stop after so many evaluations without a new best; 0: never",
+        help="stop after so many epochs without a new best (default: never)",
     )
     train.add_argument(
         "--train.weight-decay",

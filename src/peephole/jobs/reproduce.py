@@ -63,8 +63,7 @@ class Job:
     def work(self) -> float:
         """Roughly how long it takes, against the others."""
         model = MODELS[self.name]
-        steps = 1 if model.name.startswith("mlp") else 4
-        return self.epochs * self.sequences / model.batch_size * steps
+        return self.epochs * self.sequences / model.batch_size * model.cost
 
 
 def reproduce(

@@ -81,6 +81,8 @@ class Recurrent(nn.Module):
         self, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         G_H, H = self.gates * self.hidden_size, self.hidden_size
+        # The attributes of each direction's weights, by their names without the suffix.
+        self._names: dict[Direction, dict[str, str]] = {d: {} for d in self._directions()}
         for direction in self._directions():
             layer_input = H * (1 + self.bidirectional) if direction.layer else self.input_size
             shapes: dict[str, tuple[int, ...]] = {
@@ -110,6 +112,7 @@ class Recurrent(nn.Module):
         for name, shape in shapes.items():
             parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
             self.register_parameter(name + direction.suffix, parameter)
+            self._names[direction][name] = name + direction.suffix
 
     def reset_parameters(self) -> None:
         """Draw every parameter from U(-1 / sqrt(H), 1 / sqrt(H)), as ``torch.nn`` does."""
@@ -151,9 +154,7 @@ class Recurrent(nn.Module):
         """
 
     def _weights(self, direction: Direction) -> dict[str, Tensor]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *self._extra_shapes())
-        found = {name: getattr(self, name + direction.suffix, None) for name in names}
-        return {name: weight for name, weight in found.items() if weight is not None}
+        return {name: getattr(self, full) for name, full in self._names[direction].items()}
 
     def _check_input(self, input: Ragged, hx: State | None) -> None:
         if not isinstance(input, Ragged):
@@ -166,7 +167,7 @@ class Recurrent(nn.Module):
                 f"the input's values must be [N, {self.input_size}] for "
                 f"input_size={self.input_size}, got {list(input.values.shape)}"
             )
-        weight = self.get_parameter("weight_ih_l0")
+        weight = self.weight_ih_l0
         for what, given, wanted in (
             ("dtype", input.dtype, weight.dtype),
             ("device", input.device, weight.device),

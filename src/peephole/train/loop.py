@@ -90,7 +90,8 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
     per_epoch = task.updates(settings.batch_size)
     planned = per_epoch * settings.epochs
     pauses = {-(-per_epoch * k // settings.evaluations) for k in range(1, settings.evaluations + 1)}
-    optimizer = _optimizer(model, settings)
+    parameters = list(model.parameters())
+    optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings, planned)
     best = _Best(task, settings)
     events: list[Event] = []
@@ -101,7 +102,7 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
         total, targets = torch.zeros(()), 0
         for k, batch in enumerate(task.batches(settings.batch_size, order), start=1):
             loss = task.loss(model, batch, state)
-            _descend(model, optimizer, loss, settings.clip)
+            _descend(parameters, optimizer, loss, settings.clip)
             if scheduler is not None:
                 scheduler.step()
             state = _detached(loss.state)
@@ -129,14 +130,17 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
 
 
 def _descend(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, clip: float | None
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    clip: float | None,
 ) -> None:
-    for parameter in model.parameters():
+    for parameter in parameters:
         parameter.grad = None
     share = loss.total.new_full((), 1 / loss.targets)
     loss.total.backward(share)  # type: ignore[no-untyped-call]
     if clip is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
 
 
@@ -154,11 +158,11 @@ def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
     return metrics
 
 
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=settings.learning_rate, foreach=False)
+        return torch.optim.SGD(parameters, lr=settings.learning_rate, foreach=False)
     return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
 
 

@@ -33,7 +33,7 @@ class ModelSettings:
     peephole: Peephole | None = None
     bidirectional: bool | None = None
     readout: Readout = "max"
-    dropout: float = 0.2
+    dropout: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Model:
         rate: learning rate.
         epochs: at full size.
         quick_epochs: on the smaller data of ``--quick``.
+        cost: about how long an update takes, against one of mlp-1; the costliest trainings are
+            begun first.
         uniform: initial weights are drawn from U(-uniform, uniform); None for the layers' own.
         reverse: whether the inputs are read from the last to the first.
         published: the original's figures.
@@ -101,6 +103,7 @@ class Model:
     rate: float
     epochs: int
     quick_epochs: int
+    cost: float
     uniform: float | None
     reverse: bool = False
     published: Published = Published()
@@ -150,6 +153,7 @@ MODELS = {
             rate=0.05,
             epochs=50,
             quick_epochs=5,
+            cost=1,
             uniform=0.1,
             published=Published(test_mse=0.608, grid_mse=0.208),
         ),
@@ -163,6 +167,7 @@ MODELS = {
             rate=0.06,
             epochs=50,
             quick_epochs=5,
+            cost=1,
             uniform=0.1,
         ),
         Model(
@@ -175,6 +180,7 @@ MODELS = {
             rate=0.05,
             epochs=50,
             quick_epochs=5,
+            cost=1.1,
             uniform=0.1,
             published=Published(test_mse=0.0471, grid_mse=0.00140),
         ),
@@ -188,6 +194,7 @@ MODELS = {
             rate=0.02,
             epochs=30,
             quick_epochs=6,
+            cost=2.3,
             uniform=None,
             published=Published(test_mse=0.0757, grid_mse=0.0141),
         ),
@@ -201,6 +208,7 @@ MODELS = {
             rate=0.20,
             epochs=5,
             quick_epochs=5,
+            cost=4,
             uniform=0.02,
             published=Published(train_mse=0.0739, grid_mse=0.0157),
         ),
@@ -214,6 +222,7 @@ MODELS = {
             rate=0.10,
             epochs=12,
             quick_epochs=3,
+            cost=4.6,
             uniform=0.02,
             published=Published(train_mse=0.0478, grid_mse=0.00285),
         ),
@@ -227,6 +236,7 @@ MODELS = {
             rate=0.10,
             epochs=5,
             quick_epochs=3,
+            cost=4.6,
             uniform=0.02,
             reverse=True,
         ),
@@ -240,6 +250,7 @@ MODELS = {
             rate=0.10,
             epochs=12,
             quick_epochs=3,
+            cost=4.6,
             uniform=0.02,
         ),
         Model(
@@ -252,6 +263,7 @@ MODELS = {
             rate=0.10,
             epochs=2,
             quick_epochs=2,
+            cost=9,
             uniform=0.02,
         ),
     )

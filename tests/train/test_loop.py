@@ -146,6 +146,29 @@ def test_cosine_warms_up_and_ends_at_zero(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < rates[-1] < 0.001
 
 
+def test_average_keeps_a_moving_average_of_the_weights() -> None:
+    seen: list[float] = []
+
+    class Watched(Line):
+        def loss(self, model: nn.Module, batch: Tensor, state: Any) -> Loss:
+            seen.append(model.weight.item())
+            return super().loss(model, batch, state)
+
+    task = Watched(points=40)
+    trained = fit(task, settings(epochs=1, average=0.5))
+    plain = fit(Line(points=40), settings(epochs=1))
+    # The weights after each update: those that the next one saw, and the last.
+    weights = [*seen[1:], plain.model.weight.item()]
+    expected = weights[0]
+    for n, weight in enumerate(weights[1:], start=1):
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weight
+    assert trained.model.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert trained.events[-1]["mse"] == pytest.approx(
+        float((expected * task.x - task.y).square().mean()), rel=1e-3
+    )
+
+
 def test_adam_learns_and_decays() -> None:
     plain = fit(Line(), settings(epochs=100, optimizer="adam"))
     assert plain.events[-1]["mse"] < 1e-3

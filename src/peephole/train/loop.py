@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map_only
 
 from peephole.tasks.protocol import Loss, Task
@@ -30,6 +31,9 @@ class Settings:
         schedule: "constant", or "cosine": a linear warm-up over the first twentieth of the
             updates, then down to zero along half a cosine.
         clip: the largest norm of the gradient; longer ones are scaled down to it. None for any.
+        average: evaluate and keep an exponential moving average of the weights with this decay,
+            rather than the weights themselves (Polyak & Juditsky 1992); the decay rises to it over
+            the first updates. None for none.
         evaluations: how often an epoch is interrupted to evaluate, at equal distances.
         patience: stop after so many evaluations without a new best. None to go on.
         keep: whether the "best" model by the task's monitor is returned, or the "last".
@@ -43,6 +47,7 @@ class Settings:
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = None
+    average: float | None = None
     evaluations: int = 1
     patience: int | None = None
     keep: Literal["best", "last"] = "last"
@@ -93,6 +98,7 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
     parameters = list(model.parameters())
     optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings, planned)
+    averaged = _averaged(model, settings.average)
     best = _Best(task, settings)
     events: list[Event] = []
     update = 0
@@ -105,6 +111,8 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
             _descend(parameters, optimizer, loss, settings.clip)
             if scheduler is not None:
                 scheduler.step()
+            if isinstance(averaged, AveragedModel):
+                averaged.update_parameters(model)
             state = _detached(loss.state)
             total, targets = total + loss.total.detach(), targets + loss.targets
             update += 1
@@ -115,7 +123,7 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
                     "updates": planned,
                     "epoch": epoch + k / per_epoch,
                     "train_loss": float(total) / targets,
-                    **_evaluate(task, model),
+                    **_evaluate(task, _inner(averaged)),
                 }
                 total, targets = torch.zeros(()), 0
                 events.append(event)
@@ -123,10 +131,11 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
                     on_event(event)
                 if not math.isfinite(event["train_loss"]):
                     raise Diverged(Fit(model.eval(), events, event, time.perf_counter() - begin))
-                best.see(model, event)
+                best.see(_inner(averaged), event)
         if best.is_stale():
             break
-    return Fit(model.eval(), events, best.restore(model), time.perf_counter() - begin)
+    kept = _inner(averaged)
+    return Fit(kept.eval(), events, best.restore(kept), time.perf_counter() - begin)
 
 
 def _descend(
@@ -142,6 +151,22 @@ def _descend(
     if clip is not None:
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
+
+
+def _averaged(model: nn.Module, decay: float | None) -> nn.Module:
+    """The model whose weights are evaluated: itself, or a moving average of it."""
+    if decay is None:
+        return model
+
+    def average(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        # An average over the first updates must not remember how they began.
+        return torch.lerp(new, old, min(decay, (1 + int(updates)) / (10 + int(updates))))
+
+    return AveragedModel(model, avg_fn=average)
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, AveragedModel) else model
 
 
 def _detached(state: Any) -> Any:

@@ -21,6 +21,7 @@ class TrainSettings:
             where the learning rate is lowest and the model mostly best.
         weight_decay: of AdamW.
         clip: the largest norm of the gradient; longer ones are scaled down to it.
+        average: decay of the moving average of the weights that is evaluated and kept; 0 for none.
         window: steps of back-propagation in a single series.
     """
 
@@ -30,6 +31,7 @@ class TrainSettings:
     patience: int | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
+    average: float = 0.995
     window: int = 64
 
 
@@ -44,6 +46,8 @@ def check(settings: TrainSettings) -> None:
     ):
         if value is not None and not value >= least:
             raise UserError(f"{value}; it must be at least {least}", f"train.{name}")
+    if not 0 <= settings.average < 1:
+        raise UserError(f"{settings.average}; it must be from 0 to below 1", "train.average")
     for name, number in (("learning_rate", settings.learning_rate), ("clip", settings.clip)):
         if not 0 < number < float("inf"):
             raise UserError(f"{number}; it must be more than 0", f"train.{name}")
@@ -76,6 +80,7 @@ def resolve(settings: TrainSettings, batch: int, updates: int, seed: int) -> Set
         weight_decay=settings.weight_decay,
         schedule="cosine",
         clip=settings.clip,
+        average=settings.average or None,
         patience=settings.patience or None,
         keep="best",
         seed=seed,

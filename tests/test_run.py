@@ -108,6 +108,19 @@ def test_a_failure_leaves_nothing_and_the_old_run(folder: Path) -> None:
     assert Run.open(folder).metrics == METRICS
 
 
+def test_runs_begun_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with create(None) as (_, first), create(None) as (_, second):
+        assert first != second
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_no_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot make"), create(tmp_path / "file" / "run"):
+        pass
+
+
 def test_a_place_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     def race() -> None:
         with create(tmp_path / "run") as (draft, target):
@@ -115,7 +128,7 @@ def test_a_place_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
             (target / "theirs").write_text("x")
             draft.finish(CONFIG, METRICS, MODEL_CONFIG, nn.Linear(2, 1))
 
-    with pytest.raises(UserError, match="not a run folder"):
+    with pytest.raises(UserError, match="left alone"):
         race()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (tmp_path / "run" / "theirs").exists()
@@ -148,7 +161,12 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is not JSON"),
     (lambda run: (run / "metrics.json").write_text('{"a": "x"}'), "'a' is not a finite number"),
     (lambda run: (run / "metrics.json").write_text('{"a": NaN}'), "'a' is not a finite number"),
+    (
+        lambda run: (run / "metrics.json").write_text('{"a": 1' + "0" * 400 + "}"),
+        "'a' is not a finite number",
+    ),
     (lambda run: (run / "metrics.json").write_bytes(b"\xff"), "cannot read .*metrics.json"),
+    (lambda run: (run / "config.yaml").write_text("a: 2001-99-99"), "config.yaml is not YAML"),
     (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml is not YAML"),
     (lambda run: (run / "config.yaml").write_text("- 1"), "config.yaml must hold names"),
     (
@@ -182,7 +200,7 @@ def test_damage_is_one_clear_error(
         ),
         (
             {"weight": torch.zeros(2, 1), "bias": torch.zeros(1)},
-            r"'weight' is torch.float32 \[2, 1\], not torch.float32 \[1, 2\]",
+            r"'weight' is \[2, 1\], not \[1, 2\]",
         ),
         (
             {"weight": torch.zeros(1, 2).double(), "bias": torch.zeros(1)},

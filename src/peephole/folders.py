@@ -20,6 +20,8 @@ def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"{path} is not a folder", "out")
+    if path.resolve() == Path.cwd() or path.is_mount():
+        raise UserError(f"{path} cannot be replaced as a whole; name a folder within it", "out")
     if not path.exists() or not any(path.iterdir()):
         return
     if missing := lacking(path, files):
@@ -55,10 +57,13 @@ def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator
         UserError: the place is taken.
     """
     check_free(path, files, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.parent / f".{path.name}.{os.getpid()}.making"
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
     try:
         yield hidden
         check_free(path, files, overwrite=overwrite)

@@ -10,6 +10,8 @@ import contextlib
 import json
 import math
 import re
+import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -84,11 +86,12 @@ class Run:
             UserError: the file is damaged, or holds other names, shapes or types than the model.
         """
         file = _inside(self.path, WEIGHTS, MAX_WEIGHT_BYTES)
+        _check_shapes(file, _shapes(file), model)
         try:
             weights = load_file(file)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"cannot read {file}: {_one_line(error)}") from error
-        _check_weights(file, weights, model)
+        _check_types(file, weights, model)
         model.load_state_dict(weights, assign=True)
 
 
@@ -156,11 +159,8 @@ def create(
 
 
 def _fresh(name: str) -> Path:
-    stamp = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, k = Path("runs", stamp), 2
-    while path.exists():
-        path, k = Path("runs", f"{stamp}-{k}"), k + 1
-    return path
+    # Runs that are started side by side must not meet.
+    return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
 
 
 def _inside(run: Path, name: str, most: int) -> Path:
@@ -190,7 +190,7 @@ def _yaml(run: Path) -> object:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise UserError(f"{run / CONFIG} has an alias, which a run's settings never do")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{run / CONFIG} is not YAML: {_one_line(error)}") from error
 
 
@@ -214,22 +214,40 @@ def _object(run: Path, name: str, data: object) -> dict[str, Any]:
 def _metrics(run: Path) -> dict[str, float]:
     metrics = _object(run, METRICS, _json(run, METRICS))
     for name, value in metrics.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise UserError(f"{run / METRICS}: {name!r} is not a finite number")
     return metrics
 
 
-def _check_weights(file: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Names and shapes, which stand at the file's beginning, without the rest of it."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            names = list(stored.keys())
+            return {name: stored.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
+
+
+def _check_shapes(file: Path, shapes: Mapping[str, list[int]], model: nn.Module) -> None:
     wanted = model.state_dict()
-    for name in sorted(wanted.keys() ^ weights.keys()):
+    for name in sorted(wanted.keys() ^ shapes.keys()):
         which = "lacks" if name in wanted else "has, and the model has not,"
         raise UserError(f"{file} does not fit the model's settings: it {which} {name!r}")
     for name, tensor in wanted.items():
-        given = weights[name]
-        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+        if list(tensor.shape) != shapes[name]:
             raise UserError(
-                f"{file} does not fit the model's settings: {name!r} is {given.dtype} "
-                f"{list(given.shape)}, not {tensor.dtype} {list(tensor.shape)}"
+                f"{file} does not fit the model's settings: {name!r} is {shapes[name]}, "
+                f"not {list(tensor.shape)}"
+            )
+
+
+def _check_types(file: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if weights[name].dtype != tensor.dtype:
+            raise UserError(
+                f"{file} does not fit the model's settings: {name!r} is {weights[name].dtype}, "
+                f"not {tensor.dtype}"
             )
 
 

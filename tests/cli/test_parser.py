@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from peephole.cli.parser import Parser, UsageError, optional, real, whole
+from peephole.cli.parser import Parser, UsageError, optional, real, text, whole
 from tests.helpers.errors import raises
 
 
@@ -13,8 +13,8 @@ from tests.helpers.errors import raises
 def parser() -> Parser:
     parser = Parser("train table", "FILE --target COL [options]", "Train.")
     parser.add_argument("file", metavar="FILE", help="the data")
-    parser.add_argument("--target", metavar="COL", required=True)
-    parser.add_argument("--features", nargs="+", metavar="COL")
+    parser.add_argument("--target", type=text, metavar="COL", required=True)
+    parser.add_argument("--features", type=text, nargs="+", metavar="COL")
     parser.add_argument("--missing", choices=["error", "forward", "mean"], default="error")
     parser.add_argument("--model.cell", choices=["lstm", "gru"], default="lstm")
     parser.add_argument("--model.hidden-size", type=whole(1), default=32)
@@ -157,6 +157,15 @@ def test_a_damaged_config_file_is_one_line(parser: Parser, tmp_path: Path, text:
     with pytest.raises(UsageError) as error:
         parser.parse_args(config(tmp_path, text))
     assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_a_number_needs_no_quotes(parser: Parser, tmp_path: Path) -> None:
+    options = parser.parse_args(config(tmp_path, "features: [1, x]\n"))
+    assert options.features == ["1", "x"]
+    (tmp_path / "t.yaml").write_text("target: 5\n")
+    assert parser.parse_args(["f", "--config", str(tmp_path / "t.yaml")]).target == "5"
+    with raises("--target: True is not text; put it in quotes", UsageError):
+        parser.parse_args(["f", *config(tmp_path, "target: true\n")[-2:]])
 
 
 def test_a_config_file_that_does_not_exist(parser: Parser) -> None:

@@ -245,6 +245,28 @@ def test_a_column_with_markup_shows_as_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;$x$" in html
 
 
+def test_a_run_meets_a_missing_value(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = write(tmp_path / "new.csv", edited(lambda rows: rows[6].update(x="")))
+    run, out = str(trained / "run"), str(tmp_path / "p.csv")
+    assert main(["predict", run, new, "--out", out]) == 2
+    assert capsys.readouterr().err.startswith("peephole predict: --missing: column 'x' is missing")
+    assert main(["predict", run, new, "--out", out, "--missing", "mean"]) == 0
+    assert main(["predict", run, new, "--out", out, "--missing", "mean"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["predict", run, new, "--out", out, "--missing", "mean", "--overwrite"]) == 0
+
+
+def test_an_error_names_no_option_that_the_command_lacks(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{k: v for k, v in row.items() if k != "label"} for row in rows_of()]
+    new = write(tmp_path / "new.csv", rows)
+    assert main(["evaluate", str(trained / "run"), new]) == 2
+    assert capsys.readouterr().err.startswith("peephole evaluate: there is no column 'label' in ")
+
+
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_a_folder_that_is_no_run(
     command: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from peephole.errors import UserError
 from peephole.jobs import reproduce as job
-from peephole.jobs.reproduce_report import THRESHOLDS, summary, write_page
+from peephole.jobs.reproduce_report import THRESHOLDS, draw_figures, summary, write_page
 from peephole.tasks.toy import MODELS
 from tests.helpers.errors import raises
 
@@ -178,6 +179,17 @@ def test_a_model_that_diverged_shows_as_a_dash(tmp_path: Path) -> None:
     table = summary([result("lstm", [0.3, None])])
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert row["test error"] is None
+
+
+def test_figures_and_page_of_a_model_that_diverged(tmp_path: Path) -> None:
+    diverged = result("rnn", [0.3, None]) | {
+        "test_mse_by_length": {"2": None},
+        "bayes_mse_by_length": {"2": 1.3},
+    }
+    answers = job.Grid(*torch.full((3, 5), torch.nan))
+    draw_figures(tmp_path / "figures", [diverged], {"rnn": answers})
+    write_page(tmp_path, [diverged], seconds=1.0)
+    assert "–" in (tmp_path / "report.html").read_text()
 
 
 def test_several_seeds_are_one_row_of_medians() -> None:

@@ -24,7 +24,7 @@ Columns = dict[str, list[Any]]
 
 
 def write(path: Path, columns: Columns) -> Path:
-    tables.write(pa.table(columns), path)
+    tables.write(pa.table(columns), path, overwrite=True)
     return path
 
 
@@ -272,11 +272,15 @@ def test_a_class_with_a_single_example(train: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(train: Any) -> None:
-    first = train(shifts(), **LABEL).metrics
-    second = train(shifts(), overwrite=True, **LABEL).metrics
-    third = train(shifts(), overwrite=True, seed=1, **LABEL)
-    assert {**first, "seconds": 0} == {**second, "seconds": 0}
-    assert any(event["loss"] != first for event in Run.open(third.path).events()[:-1])
+    def losses(run: Any) -> list[float]:
+        return [event["loss"] for event in Run.open(run.path).events()[:-1]]
+
+    first = train(shifts(), **LABEL)
+    expected = losses(first)
+    second = train(shifts(), overwrite=True, **LABEL)
+    assert {**first.metrics, "seconds": 0} == {**second.metrics, "seconds": 0}
+    assert losses(second) == expected
+    assert losses(train(shifts(), overwrite=True, seed=1, **LABEL)) != expected
 
 
 def test_an_unknown_category_is_counted(tmp_path: Path, train: Any) -> None:
@@ -374,7 +378,10 @@ TWO = {"id": [0, 0, 1, 1], "x": [1.0, 2, 3, 4], "y": ["a", "a", "b", "b"]}
         bad("missing", "'x' is missing or NaN in sequence 1, row 3", TWO | {"x": [1, 2, None, 4]}),
         bad(None, "no column left to learn from: left out 'x': it never varies",
             TWO | {"x": [1, 1, 2, 2]}),
-        bad("out", "exists and is left alone", TWO, out="."),
+        bad("out", "cannot be replaced as a whole", TWO, out="."),
+        bad("seed", "is not from 0", TWO, seed=2**32),
+        bad("target", "too large to average", TWO | {"y": [1e200, -1e200, 1e200, 0.5]}),
+        bad(None, "'x' in .* too large to average", TWO | {"x": [1e200, -1e200, 1e200, 0.5]}),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_error_and_no_run_folder(
@@ -442,6 +449,86 @@ def test_missing_values_are_filled_on_demand(train: Any) -> None:
         assert np.isfinite(run.metrics["valid.accuracy"])
 
 
+def test_a_run_takes_another_choice_for_missing_values(tmp_path: Path, train: Any) -> None:
+    run = train(shifts(), **LABEL)
+    columns = shifts(seed=1)
+    columns["x"][2] = None
+    file = write(tmp_path / "new.csv", columns)
+    with pytest.raises(UserError, match="'x' is missing"):
+        table.evaluate(run, file)
+    assert table.evaluate(run, file, missing="mean").metrics["targets"] == 12
+    assert table.predict(run.path, file, missing="forward").num_rows == 12
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize(
+    ("option", "word"), [("cell", "lstmm"), ("task", "classification"), ("missing", "ffill")]
+)
+def test_a_word_that_is_no_choice(train: Any, option: str, word: str) -> None:
+    chosen: dict[str, Any] = (
+        {"model": ModelSettings(cell=word)} if option == "cell" else {option: word}
+    )
+    with pytest.raises(UserError, match=f"{option}: it is '{word}'; it is one of"):
+        train(shifts(), **LABEL | chosen)
+
+
+def test_predictions_do_not_replace_a_file_in_silence(tmp_path: Path, train: Any) -> None:
+    run = train(shifts(), **LABEL)
+    file = write(tmp_path / "new.csv", shifts(seed=1))
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"new.csv exists; .*--overwrite"):
+        table.predict(run, file, file)
+    assert file.read_bytes() == before
+    table.predict(run, file, file, overwrite=True)
+    assert tables.read(file).table.column_names[:2] == ["id", "prediction"]
+
+
+def test_a_class_that_only_begins_sequences_can_be_forecast_from(train: Any) -> None:
+    columns = shifts(lengths=(4, 6))
+    states = {0: "START"}
+    columns["label"] = [
+        states.get(t, label) for t, label in zip(columns["t"], columns["label"], strict=True)
+    ]
+    run = train(columns, target="label", sequence="id", order="t", ahead=1)
+    assert run.recipe.values.values == ("START", "down", "up")
+    assert run.recipe.values.counts[0] == 0
+
+
+def test_one_sequence_long_enough_to_forecast_is_trained_on(train: Any) -> None:
+    said: list[str] = []
+    columns = {"id": [0, 1, 1, 1, 1], "x": [1.0, 2, 3, 5, 8]}
+    run = train(columns, said, target="x", sequence="id", ahead=2)
+    assert any("too few sequences to hold any out" in line for line in said)
+    assert run.metrics["valid.targets"] == 2
+
+
+def test_a_name_of_one_feature_is_a_list_of_one(train: Any) -> None:
+    run = train(shifts(), **LABEL | {"features": "word"})
+    assert run.recipe.features.names == ["word"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "gr\u00f6\u00dfe,y\n1,2\n".encode("latin-1"), "is not UTF-8"),
+        ("t.jsonl", b'{"id": 1, "x": 1, "y": [1]}\n{"id": 2, "x": 1, "y": [2]}\n', "holds list"),
+    ],
+)
+def test_a_file_of_another_kind(
+    tmp_path: Path, train: Any, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / name, target="y", sequence="id")
+
+
+def test_a_folder_with_one_file(tmp_path: Path, train: Any) -> None:
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "a.csv", wave())
+    with pytest.raises(UserError, match=r"holds one file, a.csv.*name the file itself"):
+        train(tmp_path / "folder", target="y")
+
+
 def test_a_training_that_diverges_leaves_nothing(tmp_path: Path, train: Any) -> None:
     columns = shifts()
     columns["x"] = [x * 1e30 for x in columns["x"]]
@@ -475,11 +562,12 @@ def test_a_run_that_exists(train: Any) -> None:
         (("recipe", "values", "counts"), [1], "counts"),
         (("recipe", "ahead"), -1, "ahead"),
         (("settings", "cell"), "os.system", "cell is 'os.system'; it is one of"),
-        (("settings", "hidden_size"), 9, r"does not fit the model's settings: '.*' is torch"),
+        (("settings", "hidden_size"), 9, r"does not fit the model's settings: '.*' is \[32, 5\]"),
         (("settings", "hidden_size"), 10**9, "hidden_size"),
         (("settings", "hidden_size"), -1, "hidden_size"),
         (("settings", "layers"), 10**6, "layers"),
         (("settings", "bidirectional"), None, "must be settled"),
+        (("recipe", "features", "numbers", 0, "mean"), 10**400, "mean is 1000"),
         (("extra",), 1, "an entry 'extra' that does not belong there"),
     ],
 )

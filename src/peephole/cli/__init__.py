@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(f"{prog}: {error}")
     except UserError as error:
-        typed = f"{parser.typed(error.option)}: " if parser and error.option else ""
-        return _fail(f"{prog}: {typed}{error.message}")
+        typed = parser.typed(error.option) if parser and error.option else None
+        return _fail(": ".join([prog, *filter(None, [typed]), error.message]))
     except KeyboardInterrupt:
         return _fail(f"{prog}: interrupted", status=130)
     except SystemExit as stop:  # --help and --print-config

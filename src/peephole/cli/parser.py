@@ -72,7 +72,7 @@ class Parser(ArgumentParser):
     def _one_line(self, message: str) -> str:
         flat = " ".join(message.split())
         if match := re.fullmatch(r"the following arguments are required: (.*)", flat):
-            missing = [self.typed(key) for key in match[1].split(", ")]
+            missing = [str(self.typed(key)) for key in match[1].split(", ")]
             return f"{' and '.join(missing)} must be given"
         if match := re.fullmatch(r"unrecognized arguments: (.*)", flat, re.IGNORECASE):
             return self._unknown(match[1].split()[0].partition("=")[0])
@@ -89,12 +89,15 @@ class Parser(ArgumentParser):
             return f"{self.typed(match[1])}: {match[2]}"
         return flat
 
-    def typed(self, option: str) -> str:
-        """An option as a person types it; it may be named without its group's prefix."""
+    def typed(self, option: str) -> str | None:
+        """An option as a person types it; it may be named without its group's prefix.
+
+        None where the command has no such option.
+        """
         for action in self._actions:
             if option.replace("-", "_") in (action.dest, action.dest.rpartition(".")[2]):
                 return action.option_strings[-1] if action.option_strings else str(action.metavar)
-        return "--" + option.replace("_", "-")
+        return None
 
     def _unknown(self, flag: str, where: str = "") -> str:
         if not flag.startswith("-"):
@@ -142,16 +145,24 @@ def hyphened(options: Any) -> Any:
     return options
 
 
-def whole(at_least: int) -> Callable[[Any], int]:
-    """A type for options: whole numbers from ``at_least`` on."""
+def text(given: Any) -> str:
+    """A type for options: text. In a config file a name like 5 may stand without quotes."""
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise BadValue(f"{given!r} is not text; put it in quotes")
+    return str(given)
+
+
+def whole(at_least: int, at_most: float = math.inf) -> Callable[[Any], int]:
+    """A type for options: whole numbers from ``at_least`` to ``at_most``."""
 
     def convert(given: Any) -> int:
         try:
             number = int(str(given))
         except ValueError:
             number = at_least - 1  # refused below
-        if number < at_least:
-            raise BadValue(f"{given!r} is not a whole number of at least {at_least}")
+        if not at_least <= number <= at_most:
+            most = f" and at most {at_most}" if at_most < math.inf else ""
+            raise BadValue(f"{given!r} is not a whole number of at least {at_least}{most}")
         return number
 
     return convert

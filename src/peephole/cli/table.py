@@ -1,11 +1,11 @@
 """``peephole train table``, ``evaluate``, ``predict`` and ``example table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from peephole.cli.parser import Parser, optional, real, whole, yes_no
+from peephole.cli.parser import Parser, optional, real, text, whole, yes_no
 
 if TYPE_CHECKING:
     from peephole.jobs.table import Scores
@@ -22,10 +22,15 @@ def train_options(name: str, summary: str) -> Parser:
     )
     data = parser.add_argument_group("Data")
     data.add_argument("file", metavar="FILE", help="a table, or a folder of them")
-    data.add_argument("--target", metavar="COL", required=True, help="the column to predict")
-    data.add_argument("--sequence", metavar="COL", help="the column that tells sequences apart")
+    data.add_argument(
+        "--target", type=text, metavar="COL", required=True, help="the column to predict"
+    )
+    data.add_argument(
+        "--sequence", type=text, metavar="COL", help="the column that tells sequences apart"
+    )
     data.add_argument(
         "--order",
+        type=text,
         metavar="COL",
         help="the column that orders a sequence's rows (default: as they are)",
     )
@@ -33,6 +38,7 @@ def train_options(name: str, summary: str) -> Parser:
     data.add_argument("--test", metavar="FILE", help="score the trained model on this, once")
     data.add_argument(
         "--features",
+        type=text,
         nargs="+",
         metavar="COL",
         help="predict from these alone (default: all others that vary within a sequence)",
@@ -62,7 +68,11 @@ def train_options(name: str, summary: str) -> Parser:
     run.add_argument("--out", metavar="RUN", help="the run folder (default: a new one in runs/)")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)"
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of everything random (default: 0)",
     )
     _model_options(parser)
     _training_options(parser)
@@ -155,6 +165,13 @@ def _training_options(parser: Parser) -> None:
         help="the gradient's largest norm (default: %(default)s)",
     )
     train.add_argument(
+        "--train.average",
+        type=real(at_least=0, below=1),
+        default=0.995,
+        metavar="D",
+        help="decay of the weights' moving average that is kept; 0 for none (default: %(default)s)",
+    )
+    train.add_argument(
         "--train.window",
         type=whole(1),
         default=64,
@@ -168,8 +185,21 @@ def evaluate_options(name: str, summary: str) -> Parser:
     group = parser.add_argument_group("Options")
     group.add_argument("run", metavar="RUN", help="a run folder")
     group.add_argument("file", metavar="FILE", help="a table of the form it was trained on")
+    _missing_option(group)
     parser.add_general()
     return parser
+
+
+def _missing_option(group: Any) -> None:
+    group.add_argument(
+        "--missing",
+        choices=["error", "forward", "mean"],
+        help="for missing features (default: as in training)",
+    )
+
+
+def _overwrite_option(group: Any) -> None:
+    group.add_argument("--overwrite", action="store_true", help="replace the file in --out")
 
 
 def predict_options(name: str, summary: str) -> Parser:
@@ -180,6 +210,8 @@ def predict_options(name: str, summary: str) -> Parser:
     group.add_argument("run", metavar="RUN", help="a run folder")
     group.add_argument("file", metavar="FILE", help="a table of the form it was trained on")
     group.add_argument("--out", metavar="FILE", required=True, help=f"where to write: {FORMATS}")
+    _missing_option(group)
+    _overwrite_option(group)
     parser.add_general()
     return parser
 
@@ -200,8 +232,13 @@ def example_options(name: str, summary: str) -> Parser:
         help="how many (default: %(default)s)",
     )
     group.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="another one, other sequences"
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="another one, other sequences",
     )
+    _overwrite_option(group)
     parser.add_general()
     return parser
 
@@ -249,7 +286,7 @@ def evaluate(options: Namespace) -> None:
     from peephole.cli.progress import print_line
     from peephole.jobs import table
 
-    scores = table.evaluate(options.run, options.file, say=print_line)
+    scores = table.evaluate(options.run, options.file, missing=options.missing, say=print_line)
     _print_scores(Path(options.file).name, scores)
 
 
@@ -257,7 +294,14 @@ def predict(options: Namespace) -> None:
     from peephole.cli.progress import print_line
     from peephole.jobs import table
 
-    predictions = table.predict(options.run, options.file, options.out, say=print_line)
+    predictions = table.predict(
+        options.run,
+        options.file,
+        options.out,
+        missing=options.missing,
+        overwrite=options.overwrite,
+        say=print_line,
+    )
     print_line(f"{predictions.num_rows:,} predictions written to {options.out}")
 
 
@@ -265,7 +309,12 @@ def example(options: Namespace) -> None:
     from peephole.cli.progress import print_line
     from peephole.jobs import example
 
-    made = example.table(options.out, sequences=options.sequences, seed=options.seed)
+    made = example.table(
+        options.out,
+        sequences=options.sequences,
+        seed=options.seed,
+        overwrite=options.overwrite,
+    )
     print_line(f"{made.path}: {made.sequences:,} sequences, {made.steps:,} steps")
     print_line(
         f"best possible accuracy {made.best_accuracy:.3f}, majority class "

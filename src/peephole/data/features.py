@@ -205,8 +205,14 @@ def fit(source: Source, rows: Array, chosen: Chosen) -> tuple[Features, list[str
         x = floats(source, name)[rows]
         x = x[np.isfinite(x)]
         constant = not len(x) or x.min() == x.max()
-        mean = float(x.mean()) if len(x) else 0.0
-        numbers.append(Number(name, mean, 1.0 if constant else float(x.std())))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, sd = float(x.mean()) if len(x) else 0.0, 1.0 if constant else float(x.std())
+        if not np.isfinite([mean, sd]).all():
+            raise UserError(
+                f"the numbers of column {name!r} in {source.name} are too large to average; "
+                "rescale them, or leave the column out"
+            )
+        numbers.append(Number(name, mean, sd))
     categories = []
     for name in chosen.categories:
         column = texts(source, name).take(pa.array(rows))

@@ -6,6 +6,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from peephole.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,16 @@ def from_json(kind: type[T], data: object, where: str) -> T:
     return built
 
 
+def check_choices(settings: object) -> None:
+    """Raise UserError where a dataclass's field does not have its declared type."""
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        hint = get_type_hints(type(settings))[field.name]
+        try:
+            _build(hint, to_json(getattr(settings, field.name)), "it")
+        except ValueError as error:
+            raise UserError(str(error), field.name) from error
+
+
 def _build(kind: Any, data: object, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind, data, where)
@@ -51,7 +63,7 @@ def _build(kind: Any, data: object, where: str) -> Any:
             raise ValueError(f"{where} is {_short(data)}, not a list")
         item = get_args(kind)[0]
         return tuple(_build(item, value, f"{where}[{k}]") for k, value in enumerate(data))
-    if kind is float and type(data) is int:
+    if kind is float and type(data) is int and abs(data) < 2**53:
         data = float(data)
     if type(data) is not kind:
         wanted = "null" if kind is type(None) else kind.__name__
@@ -76,14 +88,16 @@ def _dataclass(kind: type, data: object, where: str) -> Any:
 
 def _union(kinds: tuple[Any, ...], data: object, where: str) -> Any:
     # A whole number is a float too: the exact type goes first.
+    failed: dict[bool, ValueError] = {}
     for kind in sorted(kinds, key=lambda kind: kind is not type(data)):
         try:
             return _build(kind, data, where)
         except ValueError as error:
             if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
                 raise
-            last = error
-    raise last
+            failed[kind is type(None)] = error
+    # That null would have done says less than what else would.
+    raise failed[min(failed)]
 
 
 def _short(data: object) -> str:

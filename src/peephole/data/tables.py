@@ -6,6 +6,8 @@ numbers, dates or booleans, so are ``NA``, ``N/A``, ``#N/A``, ``NaN``, ``nan``, 
 """
 
 import difflib
+import json
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -94,21 +96,30 @@ def read(
     return Source(_read_file(path, str(path), text, option), str(path))
 
 
-def write(table: pa.Table, path: str | Path) -> None:
-    """Write a table in the format of the path's suffix.
+def write(table: pa.Table, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a table in the format of the path's suffix, whole or not at all.
 
     Raises:
-        UserError: a suffix that is not known, or a folder that does not exist.
+        UserError: as ``check_writable``, or the file cannot be written.
     """
     path = Path(path)
-    check_writable(path)
+    check_writable(path, overwrite=overwrite)
+    making = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        _write(table, making)
+        making.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}", "out") from error
+    finally:
+        making.unlink(missing_ok=True)
+
+
+def _write(table: pa.Table, path: Path) -> None:
     if path.suffix.lower() == ".parquet":
         pa.parquet.write_table(table, path)
     elif (delimiter := DELIMITERS.get(path.suffix.lower())) is not None:
         pa.csv.write_csv(table, path, pa.csv.WriteOptions(delimiter=delimiter))
     else:
-        import json
-
         with path.open("w", encoding="utf-8") as file:
             for batch in table.to_batches(max_chunksize=10_000):
                 lines = (
@@ -118,8 +129,10 @@ def write(table: pa.Table, path: str | Path) -> None:
                 file.writelines(lines)
 
 
-def check_writable(path: str | Path, option: str | None = "out") -> None:
-    """Raise UserError unless ``write`` could write there."""
+def check_writable(
+    path: str | Path, option: str | None = "out", *, overwrite: bool = False
+) -> None:
+    """Raise UserError unless ``write`` could write there, over what is there only if asked."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
@@ -127,6 +140,8 @@ def check_writable(path: str | Path, option: str | None = "out") -> None:
         )
     if path.is_dir():
         raise UserError(f"{path} is a folder", option)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another, or overwrite it (--overwrite)", option)
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}", option)
 
@@ -147,9 +162,11 @@ def _read_file(path: Path, name: str, text: Collection[str], option: str | None)
         raise UserError(f"{name} is empty", option)
     try:
         table = _parse(path, suffix, text)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        names = table.column_names
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text: {error}", option) from error
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot read {name}: {' '.join(str(error).split())}", option) from error
-    names = table.column_names
     if twice := sorted({column for column in names if names.count(column) > 1}):
         raise UserError(f"{name} has several columns called {listed(twice)}", option)
     if not table.num_rows:

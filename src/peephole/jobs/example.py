@@ -59,7 +59,9 @@ class Example:
     majority_accuracy: float
 
 
-def table(out: str | Path, *, sequences: int = 2000, seed: int = 0) -> Example:
+def table(
+    out: str | Path, *, sequences: int = 2000, seed: int = 0, overwrite: bool = False
+) -> Example:
     """Write a table of machines' shifts, with the columns shift, minute, heat, vibration, load,
     activity and fault, which is the target.
 
@@ -67,13 +69,14 @@ def table(out: str | Path, *, sequences: int = 2000, seed: int = 0) -> Example:
         out: a CSV, Parquet or JSON lines file.
         sequences: how many shifts.
         seed: of all that is drawn.
+        overwrite: whether a file that is there may be replaced.
 
     Raises:
         UserError: fewer than two sequences, or a file that cannot be written.
     """
     if sequences < 2:
         raise UserError(f"{sequences}; it must be at least 2", "sequences")
-    tables.check_writable(out)
+    tables.check_writable(out, overwrite=overwrite)
     generator = np.random.default_rng(seed)
     shifts = [_shift(generator) for _ in range(sequences)]
     labels = np.array([shift.label for shift in shifts])
@@ -91,7 +94,7 @@ def table(out: str | Path, *, sequences: int = 2000, seed: int = 0) -> Example:
         "activity": pa.array(ACTIVITIES).take(pa.array(activities)),
         "fault": pa.array(CLASSES).take(pa.array(labels.repeat(lengths))),
     }
-    tables.write(pa.table(columns), out)
+    tables.write(pa.table(columns), out, overwrite=overwrite)
     return Example(
         Path(out),
         sequences,

@@ -221,8 +221,9 @@ def _train(job: Job) -> tuple[Result, Grid]:
         ],
     }
     if len(toy.data.lengths) > 1:
-        result["test_mse_by_length"] = toy.by_length(test)
-        result["bayes_mse_by_length"] = toy.by_length(bayes)
+        for name, errors in (("test_mse", test), ("bayes_mse", bayes)):
+            parts = toy.by_length(errors)
+            result[f"{name}_by_length"] = {T: _number(error) for T, error in parts.items()}
     return result, Grid(f, z, toy.predict_z(trained.model, grid))
 
 

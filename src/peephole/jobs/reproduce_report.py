@@ -142,8 +142,13 @@ def _by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def _median(group: Sequence[Result], key: str) -> float | None:
-    numbers = [result[key] for result in group if result[key] is not None]
-    return median(numbers) if numbers else None
+    return _middle([result[key] for result in group])
+
+
+def _middle(numbers: Sequence[float | None]) -> float | None:
+    """The median of those there are: a training that diverged has none."""
+    known = [number for number in numbers if number is not None]
+    return median(known) if known else None
 
 
 def _by_length(results: Sequence[Result]) -> list[Table]:
@@ -156,7 +161,7 @@ def _by_length(results: Sequence[Result]) -> list[Table]:
     rows = []
     for name, group in groups.items():
         errors = [
-            median(result[key][T] for result in group)
+            _middle([result[key][T] for result in group])
             for T in lengths
             for key in ("test_mse_by_length", "bayes_mse_by_length")
         ]

@@ -114,6 +114,11 @@ def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) 
         data = replace(data, sequence=tables.FOLDER_COLUMN)
     _check_roles(source, data)
     grouping = group(source, data.sequence, data.order)
+    if source.starts and len(grouping) < 2:
+        raise UserError(
+            f"the folder {source.name} holds one file, {source.starts[0][0]}, and so one sequence; "
+            "name the file itself for one series that is split by time"
+        )
     if grouping.ids is not None and len(grouping) < 2:
         raise UserError(
             f"{source.name} has only one sequence, {shown(grouping.ids[0].as_py())}; leave out "
@@ -171,7 +176,7 @@ def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) ->
     if not eligible.any():
         raise UserError(f"{opened.source.name}: {_too_short(data.ahead)}", "ahead")
     held = np.zeros(len(grouping), dtype=bool)
-    if valid is None:
+    if valid is None and eligible.sum() > 1:
         stratified = kind.per == "sequence" and kind.classify
         labels = targets.labels(opened.source, data.target, rows) if stratified else None
         held[eligible] = hold_out(
@@ -246,7 +251,8 @@ def _fit_values(
 ) -> Classes | Numbers:
     rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
     if kind.classify:
-        return targets.fit_classes(source, data.target, rows[here], training[here])
+        now = grouping.rows if data.ahead else None
+        return targets.fit_classes(source, data.target, rows[here], training[here], now)
     column = columns.floats(source, data.target)
     used = training & here
     now = column[grouping.rows[used]] if data.ahead else None

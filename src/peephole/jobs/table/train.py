@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from peephole import run as runs
 from peephole.data.missing import Missing
-from peephole.data.schema import to_json
+from peephole.data.schema import check_choices, to_json
+from peephole.errors import UserError
 from peephole.jobs.table import report, settings
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
@@ -93,7 +94,7 @@ def train(
         target=target,
         sequence=sequence,
         order=order,
-        features=None if features is None else tuple(features),
+        features=_names(features),
         task=task,
         target_per=target_per,
         ahead=ahead,
@@ -107,6 +108,10 @@ def train(
             say(line)
 
     model, training = model or ModelSettings(), training or TrainSettings()
+    for chosen in (data, model, training):
+        check_choices(chosen)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
     runs.check_out(out, overwrite)
     settings.check(training)
     prepared = prepare(file, data, model, training, valid=valid, test=test, seed=seed, say=note)
@@ -136,6 +141,12 @@ def train(
         draft.finish(config, metrics, model_config(prepared), best)
         report.write(draft, prepared, fitted, scores, config, lines)
     return TableRun(Run.open(path), best, prepared.task.recipe, scores, fitted.seconds)
+
+
+def _names(features: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    if features is None:
+        return None
+    return (features,) if isinstance(features, str) else tuple(features)
 
 
 def model_config(prepared: Prepared) -> dict[str, Any]:

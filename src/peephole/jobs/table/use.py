@@ -1,7 +1,7 @@
 """Evaluate and predict with a trained model of a table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 import torch
 
 from peephole.data import tables
-from peephole.data.schema import from_json
+from peephole.data.missing import Missing
+from peephole.data.schema import check_choices, from_json
 from peephole.data.sequences import Array
 from peephole.errors import UserError
 from peephole.jobs.table.prepare import load
@@ -61,14 +62,24 @@ def open_run(path: str | Path) -> tuple[Recipe, SequenceModel]:
 
 
 def evaluate(
-    run_or_path: TableRun | str | Path, file: str | Path, say: Say | None = None
+    run_or_path: TableRun | str | Path,
+    file: str | Path,
+    *,
+    missing: Missing | None = None,
+    say: Say | None = None,
 ) -> Scores:
     """Score a trained model on a file with targets.
+
+    Args:
+        run_or_path: a trained model.
+        file: of the same form as the training data.
+        missing: what to do about missing features; as in training if None.
+        say: takes each line that a person should read.
 
     Raises:
         UserError: the run is damaged, or the file does not fit it.
     """
-    recipe, model = _model(run_or_path)
+    recipe, model = _model(run_or_path, missing)
     loaded = load(recipe, file, say=say or _quiet)
     return score_outputs(recipe, run(model, loaded.examples), loaded)
 
@@ -77,6 +88,9 @@ def predict(
     run_or_path: TableRun | str | Path,
     file: str | Path,
     out: str | Path | None = None,
+    *,
+    missing: Missing | None = None,
+    overwrite: bool = False,
     say: Say | None = None,
 ) -> pa.Table:
     """Predict for each sequence, or for each step, of a file; it needs no target column.
@@ -85,6 +99,8 @@ def predict(
         run_or_path: a trained model.
         file: of the same form as the training data.
         out: a CSV, Parquet or JSON lines file to write.
+        missing: what to do about missing features; as in training if None.
+        overwrite: whether a file that is there may be replaced.
         say: takes each line that a person should read.
 
     Returns:
@@ -98,8 +114,8 @@ def predict(
         UserError: the run is damaged, the file does not fit it, or ``out`` cannot be written.
     """
     if out is not None:
-        tables.check_writable(out)
-    recipe, model = _model(run_or_path)
+        tables.check_writable(out, overwrite=overwrite)
+    recipe, model = _model(run_or_path, missing)
     loaded = load(recipe, file, say=say or _quiet, scored=False)
     predicted = recipe.predicted(run(model, loaded.examples), loaded.now)
     where = _per_sequence(recipe, loaded) if recipe.per == "sequence" else _per_step(recipe, loaded)
@@ -109,14 +125,20 @@ def predict(
         predicted = in_file_order
     table = pa.table(where | _columns(recipe, predicted, set(where)))
     if out is not None:
-        tables.write(table, out)
+        tables.write(table, out, overwrite=overwrite)
     return table
 
 
-def _model(run_or_path: TableRun | str | Path) -> tuple[Recipe, SequenceModel]:
+def _model(
+    run_or_path: TableRun | str | Path, missing: Missing | None
+) -> tuple[Recipe, SequenceModel]:
     if isinstance(run_or_path, TableRun):
-        return run_or_path.recipe, run_or_path.model
-    return open_run(run_or_path)
+        recipe, model = run_or_path.recipe, run_or_path.model
+    else:
+        recipe, model = open_run(run_or_path)
+    if missing is not None:
+        check_choices(recipe := replace(recipe, missing=missing))
+    return recipe, model
 
 
 def _per_sequence(recipe: Recipe, loaded: Loaded) -> dict[str, Any]:

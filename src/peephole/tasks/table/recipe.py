@@ -234,6 +234,10 @@ def check(recipe: Recipe) -> None:
             raise ValueError("the classes and their counts do not fit together")
         if any(type(value) is not kind for value in values.values) or min(values.counts) < 0:
             raise ValueError(f"the classes are not all {values.kind}, or a count is negative")
+        try:
+            _ = values.names
+        except (OverflowError, UnicodeError) as error:
+            raise ValueError(f"the classes cannot be {values.kind}: {error}") from error
 
 
 def check_ahead(ahead: int | None) -> None:

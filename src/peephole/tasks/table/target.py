@@ -90,16 +90,15 @@ def tell(source: Source, grouping: Grouping, settings: DataSettings) -> Kind:
         UserError: the target column is missing, has missing values or cannot be predicted; what
             was asked for contradicts it.
     """
-    per, why_per = _tell_per(source, grouping, settings)
-    check_complete(source, settings.target, "target")
     column = plain(source.table.column(settings.target))
-    kind = kind_of(column.type)
-    if kind in ("time", "other", "nothing"):
+    if kind_of(column.type) in ("time", "other", "nothing"):
         raise UserError(
             f"column {settings.target!r} in {source.name} holds {column.type}; "
             "a target is text, numbers or booleans",
             "target",
         )
+    per, why_per = _tell_per(source, grouping, settings)
+    check_complete(source, settings.target, "target")
     distinct = len(column.unique())
     targets = len(grouping) if per == "sequence" else len(column)
     classify, why = _tell_classes(column.type, distinct, targets, settings)
@@ -136,7 +135,12 @@ def _tell_per(source: Source, grouping: Grouping, settings: DataSettings) -> tup
 
 
 def check_constant(source: Source, grouping: Grouping, name: str, option: str | None) -> None:
-    """Raise UserError where the target varies within a sequence."""
+    """Raise UserError where the target varies within a sequence, or is nothing to compare."""
+    if kind_of(source.table.schema.field(name).type) == "other":
+        kind = source.table.schema.field(name).type
+        raise UserError(
+            f"column {name!r} in {source.name} holds {kind}, which is no target", option
+        )
     varies = varying_sequence(plain(source.table.column(name)), grouping)
     if varies is None:
         return
@@ -193,22 +197,31 @@ def _tell_classes(
     return (few or distinct <= 2), f"it holds {of}"
 
 
-def fit_classes(source: Source, name: str, rows: Array, training: Array) -> Classes:
-    """The classes among a file's target rows ``rows [n]``; ``training [n]`` says which count.
+def fit_classes(
+    source: Source, name: str, rows: Array, training: Array, now: Array | None
+) -> Classes:
+    """The classes of a file.
+
+    Args:
+        source: the file.
+        name: the target column.
+        rows: ``[n]``, the row of each target.
+        training: ``[n]``, which of them count as training targets.
+        now: in forecasting ``[N]``, all rows: the target is a feature there too.
 
     Raises:
         UserError: only one class in training.
     """
     column = plain(source.table.column(name))
     kind = _class_kind(column.type)
-    column = column.cast(ARROW[kind]).take(pa.array(rows))
-    values = column.unique()
+    column = column.cast(ARROW[kind])
+    values = column.take(pa.array(rows if now is None else now)).unique()
     values = (
         values.take(pc.sort_indices(values))
         if kind != "boolean"
         else pa.array(sorted(values.to_pylist()))
     )
-    codes = pc.index_in(column, values).to_numpy(zero_copy_only=False)
+    codes = pc.index_in(column.take(pa.array(rows)), values).to_numpy(zero_copy_only=False)
     counts = np.bincount(codes[training], minlength=len(values))
     if (counts > 0).sum() < 2:
         raise UserError(
@@ -228,13 +241,21 @@ def _class_kind(type: pa.DataType) -> Literal["text", "integer", "number", "bool
 
 
 def fit_numbers(y: Array, now: Array | None) -> Numbers:
-    """Standardise training targets ``y [n]``; ``now [n]`` is the target's value at the time."""
+    """Standardise training targets ``y [n]``; ``now [n]`` is the target's value at the time.
+
+    Raises:
+        UserError: numbers so large that their mean or deviation is not finite.
+    """
     baseline = float(y.mean())
     change = now is not None and float(np.var(y - now)) < float(np.var(y))
     if change:
         y = y - now
     constant = y.min() == y.max()
-    return Numbers(float(y.mean()), 1.0 if constant else float(y.std()), baseline, change)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, sd = float(y.mean()), 1.0 if constant else float(y.std())
+    if not np.isfinite([mean, sd, baseline]).all():
+        raise UserError("its numbers are too large to average; rescale them", "target")
+    return Numbers(mean, sd, baseline, change)
 
 
 def labels(source: Source, name: str, rows: Array) -> Array:

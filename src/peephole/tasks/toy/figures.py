@@ -26,7 +26,7 @@ COLOURS = {
 
 
 def draw_prediction(
-    figure: Figure, name: str, f: Tensor, z: Tensor, prediction: Tensor, grid_mse: float
+    figure: Figure, name: str, f: Tensor, z: Tensor, prediction: Tensor, grid_mse: float | None
 ) -> None:
     """A model's answers on the noise-free grid over the true inverse.
 
@@ -36,7 +36,7 @@ def draw_prediction(
         f: ``[points]``, the first input of each sequence.
         z: ``[points]``, its target.
         prediction: ``[points]``.
-        grid_mse: shown in the title.
+        grid_mse: shown in the title; None where the model diverged.
     """
     axes = figure.subplots()
     axes.plot(f, z, color="black", linewidth=1.2, label="true inverse")
@@ -44,7 +44,8 @@ def draw_prediction(
     axes.set_xlabel("first input, f(z)")
     axes.set_ylabel("target z")
     axes.set_ylim(-1, Z_MAX + 1)
-    axes.set_title(f"{name}   (squared error {grid_mse:.3g})")
+    error = "diverged" if grid_mse is None else f"squared error {grid_mse:.3g}"
+    axes.set_title(f"{name}   ({error})")
     axes.legend(loc="best", fontsize=7)
 
 

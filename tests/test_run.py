@@ -108,6 +108,12 @@ def test_a_failure_leaves_nothing_and_the_old_run(folder: Path) -> None:
     assert Run.open(folder).metrics == METRICS
 
 
+def test_a_run_with_a_persons_own_file_is_left_alone(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"it also holds notes.txt"):
+        check_out(folder, overwrite=True)
+
+
 def test_runs_begun_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with create(None) as (_, first), create(None) as (_, second):

@@ -14,8 +14,8 @@ def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
 
     Args:
         path: where.
-        files: what a folder of this kind holds. Only such a folder, or an empty one, is ever
-            overwritten.
+        files: what a folder of this kind holds, besides figures and a page. Only such a folder,
+            with nothing else in it, or an empty one is ever overwritten.
         overwrite: whether it may be.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -28,6 +28,13 @@ def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
         raise UserError(
             f"{path} exists and is left alone, since it is nothing that this command made "
             f"(it has no {missing[0]}); choose another",
+            "out",
+        )
+    ours = {Path(name).parts[0] for name in files} | {"figures", "report.html"}
+    if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):
+        raise UserError(
+            f"{path} exists and is left alone, since it also holds {others[0]}, which this "
+            "command did not make; choose another",
             "out",
         )
     if not overwrite:

@@ -200,6 +200,13 @@ def test_several_seeds_are_one_row_of_medians() -> None:
 
 
 @pytest.mark.slow
+def test_the_lstm_at_full_size_reaches_its_figure(tmp_path: Path) -> None:
+    (lstm,) = job.reproduce(tmp_path / "out", only=["lstm"])
+    assert lstm["epochs"] == 5
+    assert lstm["test_mse"] <= 0.07
+
+
+@pytest.mark.slow
 def test_the_quick_run_ranks_the_models_as_the_full_one(tmp_path: Path) -> None:
     results = job.reproduce(tmp_path / "out", quick=True, only=["mlp-1", "rnn", "lstm"])
     mlp, rnn, lstm = results

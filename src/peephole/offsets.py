@@ -1,11 +1,11 @@
 """Arithmetic on the offsets of a ragged batch: checks, rows, and the order of its steps."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +20,7 @@ class StepOrder(NamedTuple):
         rows: ``[N]``, the row of ``values`` at each place of this order.
         places: ``[N]``, the place of each row of ``values`` in this order.
         counts: ``[T]``, how many sequences have step t; never rising, no zeros.
+        batch_sizes: the counts as a tensor on the CPU, as a ``PackedSequence`` has them.
         sequences: ``[B]``, the sequences, longest first, equal lengths in their own order.
         ranks: ``[B]``, the place of each sequence in ``sequences``.
     """
@@ -27,36 +28,152 @@ class StepOrder(NamedTuple):
     rows: Int64[Tensor, "N"]
     places: Int64[Tensor, "N"]
     counts: list[int]
+    batch_sizes: Int64[Tensor, "T"]
     sequences: Int64[Tensor, "B"]
     ranks: Int64[Tensor, "B"]
 
 
-def step_order(offsets: Int[Tensor, "B_plus_1"], reverse: bool = False) -> StepOrder:
-    """The order in which a recurrence visits the steps; reversed, each from its last step.
+class Layout:
+    """What a batch's offsets say, each part worked out when it is first asked for, then kept.
 
-    The counts are needed as numbers, so all of it is worked out on the CPU, in numpy: on a small
-    batch its calls take a third of the time of torch's.
+    All of it is worked out on the CPU, in numpy, since loops need the counts as numbers; on a
+    small batch numpy's calls take a third of the time of torch's.
+
+    Attributes:
+        offsets: ``[B + 1]``, on the device of the values; not to be changed in place.
     """
-    bounds = _numbers(offsets)
-    lengths = np.diff(bounds)
-    sequences = (-lengths).argsort(kind="stable")
-    starts = (bounds[1:] - 1 if reverse else bounds[:-1])[sequences]
-    # bincount's running sum at t counts the sequences that have ended before step t.
-    counts = len(lengths) - np.bincount(lengths).cumsum()[:-1]
-    N = int(bounds[-1])
-    step = np.arange(len(counts)).repeat(counts)
-    rank = np.arange(N) - (counts.cumsum() - counts).repeat(counts)
-    rows = starts[rank] - step if reverse else starts[rank] + step
-    places, ranks = np.empty_like(rows), np.empty_like(sequences)
-    places[rows] = np.arange(N)
-    ranks[sequences] = np.arange(len(sequences))
 
-    def tensor(index: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(index).to(offsets.device)
+    __slots__ = ("_known", "offsets")
 
-    return StepOrder(
-        tensor(rows), tensor(places), counts.tolist(), tensor(sequences), tensor(ranks)
-    )
+    def __init__(self, offsets: Tensor) -> None:
+        self.offsets = offsets
+        self._known: dict[Any, Any] = {}
+
+    @classmethod
+    def of_numbers(cls, bounds: NDArray[np.int64], device: torch.device) -> Self:
+        """For offsets whose numbers are known: no device has to be asked for them."""
+        self = cls(torch.from_numpy(bounds).to(device))
+        self._known["bounds"] = bounds
+        return self
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            # What inference mode makes, autograd could not use later.
+            with torch.inference_mode(False):
+                self._known[key] = make()
+        return self._known[key]
+
+    @property
+    def sequences(self) -> int:
+        """B."""
+        return self.offsets.shape[0] - 1
+
+    @property
+    def bounds(self) -> NDArray[np.int64]:
+        """The offsets as numbers ``[B + 1]``."""
+        known: NDArray[np.int64] = self._once("bounds", lambda: numbers(self.offsets))
+        return known
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return int(self.bounds[-1])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The steps of each sequence as numbers ``[B]``."""
+        known: NDArray[np.int64] = self._once("lengths", self._lengths)
+        return known
+
+    def _lengths(self) -> NDArray[np.int64]:
+        bounds = self.bounds
+        # np.diff is Python, and takes several times as long on a small batch.
+        return bounds[1:] - bounds[:-1]
+
+    @property
+    def longest(self) -> int:
+        """T, the steps of the longest sequence; 0 where there is none."""
+        known: int = self._once("longest", lambda: int(self.lengths.max(initial=0)))
+        return known
+
+    @property
+    def waste(self) -> float:
+        """How many steps a padded batch has for each that exists; 1 where none exists."""
+        return self.sequences * self.longest / self.steps if self.steps else 1.0
+
+    @property
+    def some_empty(self) -> bool:
+        """Whether a sequence has no steps."""
+        known: bool = self._once("empty", lambda: not self.lengths.all())
+        return known
+
+    def order(self, reverse: bool = False) -> StepOrder:
+        """The order in which a recurrence visits the steps; reversed, each from its last step."""
+        order: StepOrder = self._once(("order", reverse), lambda: self._order(reverse))
+        return order
+
+    def _order(self, reverse: bool) -> StepOrder:
+        bounds, lengths = self.bounds, self.lengths
+        sequences = (-lengths).argsort(kind="stable")
+        starts = (bounds[1:] - 1 if reverse else bounds[:-1])[sequences]
+        # bincount's running sum at t counts the sequences that have ended before step t.
+        counts = len(lengths) - np.bincount(lengths).cumsum()[:-1]
+        step = np.arange(len(counts)).repeat(counts)
+        rank = np.arange(self.steps) - (counts.cumsum() - counts).repeat(counts)
+        rows = starts[rank] - step if reverse else starts[rank] + step
+        places, ranks = np.empty_like(rows), np.empty_like(sequences)
+        places[rows] = np.arange(self.steps)
+        ranks[sequences] = np.arange(len(sequences))
+        return StepOrder(
+            self._tensor(rows),
+            self._tensor(places),
+            counts.tolist(),
+            torch.from_numpy(counts),
+            self._tensor(sequences),
+            self._tensor(ranks),
+        )
+
+    def padded_rows(
+        self, reverse: bool = False, batch_first: bool = False, longest: int | None = None
+    ) -> Tensor:
+        """Where each step stands ``[N]`` in a padded tensor whose first two dimensions are flat.
+
+        Args:
+            reverse: each sequence's last step comes first.
+            batch_first: ``[B, T]`` rather than ``[T, B]``.
+            longest: T, if it is more than the longest sequence's steps.
+        """
+        T = self.longest if longest is None else longest
+        rows: Tensor = self._once(
+            ("padded", reverse, batch_first, T), lambda: self._padded_rows(reverse, batch_first, T)
+        )
+        return rows
+
+    def _padded_rows(self, reverse: bool, batch_first: bool, longest: int) -> Tensor:
+        bounds, lengths = self.bounds, self.lengths
+        if reverse:
+            step = (bounds[1:] - 1).repeat(lengths) - np.arange(self.steps)
+        else:
+            step = np.arange(self.steps) - bounds[:-1].repeat(lengths)
+        sequence = np.arange(self.sequences).repeat(lengths)
+        return self._tensor(
+            sequence * longest + step if batch_first else step * self.sequences + sequence
+        )
+
+    def final_rows(self, reverse: bool = False) -> Tensor:
+        """The row of each sequence's final step ``[B]``: its last, or reversed its first.
+
+        An empty sequence, which has none, gets some row.
+        """
+        rows: Tensor = self._once(("final", reverse), lambda: self._final_rows(reverse))
+        return rows
+
+    def _final_rows(self, reverse: bool) -> Tensor:
+        rows = self.bounds[:-1] if reverse else self.bounds[1:] - 1
+        return self._tensor(rows.clip(0, max(self.steps - 1, 0)))
+
+    def _tensor(self, index: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(index).to(self.offsets.device)
 
 
 def check_offsets(offsets: Tensor, values: Tensor) -> None:
@@ -73,7 +190,7 @@ def check_offsets(offsets: Tensor, values: Tensor) -> None:
         raise ValueError(f"offsets must be whole numbers, got {offsets.dtype}")
     if offsets.device != values.device:
         raise ValueError(f"offsets are on {offsets.device}, values on {values.device}")
-    bounds = _numbers(offsets)
+    bounds = numbers(offsets)
     if bounds[0] != 0:
         raise ValueError(f"offsets[0] = {bounds[0]}; it must be 0")
     if bounds[-1] != values.shape[0]:
@@ -87,7 +204,8 @@ def check_offsets(offsets: Tensor, values: Tensor) -> None:
         )
 
 
-def _numbers(offsets: Tensor) -> NDArray[np.int64]:
+def numbers(offsets: Tensor) -> NDArray[np.int64]:
+    """A tensor of whole numbers as an array on the CPU."""
     try:
         numbers: NDArray[np.int64] = offsets.cpu().numpy()
     except RuntimeError:
@@ -130,9 +248,25 @@ def rows_of(starts: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
     return torch.arange(N, device=offsets.device) + shift
 
 
-def padded_rows(lengths: Tensor, offsets: Tensor, longest: int, batch_first: bool) -> Tensor:
-    """Where each step stands in a padded tensor whose first two dimensions are flattened."""
-    B, N = lengths.shape[0], int(offsets[-1])
-    sequence = torch.arange(B, device=offsets.device).repeat_interleave(lengths, output_size=N)
-    step = torch.arange(N, device=offsets.device) - offsets[sequence]
-    return sequence * longest + step if batch_first else step * B + sequence
+def packed_rows(
+    batch_sizes: Tensor, unsorted: Tensor | None, device: torch.device
+) -> tuple[Tensor, Layout]:
+    """Where each step of a ``PackedSequence``'s sequences stands in its data, and their layout.
+
+    Args:
+        batch_sizes: how many sequences have each step, on the CPU.
+        unsorted: the caller's order of sequences, by their place in the packed order; None if
+            that is the order.
+        device: of the data.
+    """
+    counts = numbers(batch_sizes)
+    # Where the count falls by k after step t, k sequences have t + 1 steps: shortest first.
+    ended = -np.diff(counts, append=0)[::-1]
+    lengths = np.arange(len(counts), 0, -1).repeat(ended)
+    places = np.arange(len(lengths)) if unsorted is None else numbers(unsorted)
+    starts = counts.cumsum() - counts
+    lengths = lengths[places]
+    bounds = np.concatenate([[0], lengths.cumsum()])
+    step = np.arange(bounds[-1]) - bounds[:-1].repeat(lengths)
+    rows = starts[step] + places.repeat(lengths)
+    return torch.from_numpy(rows).to(device), Layout.of_numbers(bounds, device)

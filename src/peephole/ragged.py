@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from peephole.offsets import (
+    Layout,
     check_offsets,
     checked_lengths,
+    numbers,
     offsets_from_lengths,
-    padded_rows,
+    packed_rows,
     rows_of,
-    step_order,
 )
 
 
@@ -29,29 +31,38 @@ class Ragged:
     Attributes:
         values: ``[N, ...]``, any dtype. A step is one row, usually ``[F]`` features.
         offsets: ``[B + 1]``, int64, on the device of ``values``; ``offsets[0] = 0``, never
-            falling, ``offsets[B] = N``.
+            falling, ``offsets[B] = N``. Read only: what is worked out from them is kept in
+            ``layout``, which batches of the same sequences share.
 
     Raises:
         ValueError: ``offsets`` break one of these rules, or are on another device.
     """
 
-    __slots__ = ("offsets", "values")
+    __slots__ = ("layout", "values")
 
     values: Shaped[Tensor, "N *step"]
-    offsets: Int64[Tensor, "B_plus_1"]
+    layout: Layout
 
     def __init__(self, values: Shaped[Tensor, "N *step"], offsets: Int[Tensor, "B_plus_1"]) -> None:
         check_offsets(offsets, values)
         self.values = values
-        self.offsets = offsets.to(torch.int64)
+        self.layout = Layout(offsets.to(torch.int64))
 
     @classmethod
     def _trusted(cls, values: Tensor, offsets: Tensor) -> Self:
         """Skip the checks, which read numbers from the device. For offsets made in here."""
+        return cls._on(values, Layout(offsets))
+
+    @classmethod
+    def _on(cls, values: Tensor, layout: Layout) -> Self:
         self = cls.__new__(cls)
         self.values = values
-        self.offsets = offsets
+        self.layout = layout
         return self
+
+    @property
+    def offsets(self) -> Int64[Tensor, "B_plus_1"]:
+        return self.layout.offsets
 
     # Making one
 
@@ -103,27 +114,17 @@ class Ragged:
         if x.dim() < 2:
             raise ValueError(f"a padded batch is [B, T, ...], got shape {tuple(x.shape)}")
         B, T = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
-        lengths = checked_lengths(lengths, B, T).to(x.device)
-        offsets = offsets_from_lengths(lengths)
-        rows = padded_rows(lengths, offsets, T, batch_first)
-        return cls._trusted(x.flatten(0, 1).index_select(0, rows), offsets)
+        offsets = offsets_from_lengths(checked_lengths(lengths, B, T))
+        layout = Layout.of_numbers(numbers(offsets), x.device)
+        rows = layout.padded_rows(batch_first=batch_first, longest=T)
+        return cls._on(x.flatten(0, 1).index_select(0, rows), layout)
 
     @classmethod
     def from_packed(cls, packed: PackedSequence) -> Self:
         """Undo ``torch.nn.utils.rnn.pack_*``; the sequences come back in the caller's order."""
         data, batch_sizes, _, unsorted = packed
-        # Where the count falls by k after step t, k sequences have t + 1 steps: shortest first.
-        ended = -batch_sizes.diff(append=batch_sizes.new_zeros(1)).flip(0)
-        steps = torch.arange(batch_sizes.shape[0], 0, -1)
-        lengths = steps.repeat_interleave(ended).to(data.device)
-        sorted_offsets = offsets_from_lengths(lengths)
-        rows = step_order(sorted_offsets).places
-        if unsorted is None:
-            return cls._trusted(data.index_select(0, rows), sorted_offsets)
-        lengths = lengths[unsorted]
-        offsets = offsets_from_lengths(lengths)
-        rows = rows[rows_of(sorted_offsets[:-1][unsorted], lengths, offsets)]
-        return cls._trusted(data.index_select(0, rows), offsets)
+        rows, layout = packed_rows(batch_sizes, unsorted, data.device)
+        return cls._on(data.index_select(0, rows), layout)
 
     @classmethod
     def from_nested(cls, nested: Tensor) -> Self:
@@ -162,7 +163,7 @@ class Ragged:
         ``ragged.lengths``.
         """
         B, T = len(self), self.max_length
-        rows = padded_rows(self.lengths, self.offsets, T, batch_first)
+        rows = self.layout.padded_rows(batch_first=batch_first)
         padded = self.values.new_full((B * T, *self.values.shape[1:]), padding_value)
         padded = padded.index_copy(0, rows, self.values)
         return padded.view(*((B, T) if batch_first else (T, B)), *self.values.shape[1:])
@@ -173,7 +174,7 @@ class Ragged:
         Raises:
             ValueError: a sequence is empty, or there are none (``torch`` cannot pack those).
         """
-        order = step_order(self.offsets)
+        order = self.layout.order()
         if not len(self) or (order.counts[:1] != [len(self)]):
             empty = (self.lengths == 0).nonzero().flatten().tolist()
             raise ValueError(
@@ -183,7 +184,7 @@ class Ragged:
             )
         return PackedSequence(
             self.values.index_select(0, order.rows),
-            torch.tensor(order.counts),
+            order.batch_sizes,
             order.sequences,
             order.ranks,
         )
@@ -206,7 +207,7 @@ class Ragged:
     @property
     def max_length(self) -> int:
         """The longest sequence's steps, T; 0 where there is none."""
-        return int(self.lengths.max()) if len(self) else 0
+        return self.layout.longest
 
     @property
     def dtype(self) -> torch.dtype:
@@ -310,14 +311,14 @@ class Ragged:
             )
         if values.device != self.device:
             raise ValueError(f"values are on {values.device}, offsets on {self.device}")
-        return self._trusted(values, self.offsets)
+        return self._on(values, self.layout)
 
     def reverse(self) -> Self:
         """Each sequence from its own last step to its first."""
         steps = torch.arange(self.values.shape[0], device=self.device)
         ends = self.offsets[:-1] + self.offsets[1:] - 1
         mirror = ends.repeat_interleave(self.lengths, output_size=steps.shape[0]) - steps
-        return self._trusted(self.values.index_select(0, mirror), self.offsets)
+        return self._on(self.values.index_select(0, mirror), self.layout)
 
     @classmethod
     def cat(cls, batches: Sequence[Self]) -> Self:
@@ -349,3 +350,23 @@ class Ragged:
 
     def pin_memory(self) -> Self:
         return self._trusted(self.values.pin_memory(), self.offsets.pin_memory())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._trusted, (self.values, self.offsets)
+
+
+# For torch.compile, torch.export and torch.func: a Ragged is its two tensors. What the layout has
+# worked out stays behind, since a graph's batches differ.
+pytree.register_pytree_node(
+    Ragged,
+    lambda batch: ([batch.values, batch.offsets], None),
+    lambda tensors, _: Ragged._trusted(*tensors),
+    serialized_type_name="peephole.Ragged",
+    flatten_with_keys_fn=lambda batch: (
+        [
+            (pytree.GetAttrKey("values"), batch.values),
+            (pytree.GetAttrKey("offsets"), batch.offsets),
+        ],
+        None,
+    ),
+)

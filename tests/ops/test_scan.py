@@ -14,12 +14,14 @@ def test_a_step_takes_only_the_sequences_that_have_it(reverse: bool) -> None:
     ragged = batch_of(LENGTHS)
     rows: list[tuple[int, int, int]] = []
 
-    def step(x: Tensor, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        x: Tensor, total: Tensor, count: Tensor
+    ) -> tuple[tuple[Tensor], tuple[Tensor, Tensor]]:
         rows.append((len(x), len(total), len(count)))
-        return total + x, count + 1
+        return (total + x,), (total + x, count + 1)
 
     state = (torch.zeros(6, 2, dtype=torch.float64), torch.zeros(6, dtype=torch.int64))
-    y, (totals, counts) = scan(step, ragged.values, ragged.offsets, state, reverse)
+    (y,), (totals, counts) = scan(step, [ragged.values], ragged.layout, state, reverse=reverse)
     having = [sum(length > t for length in LENGTHS) for t in range(max(LENGTHS))]
     assert rows == [(n, n, n) for n in having]
     assert counts.tolist() == LENGTHS
@@ -34,11 +36,11 @@ def test_a_batch_without_steps_keeps_its_state(lengths: list[int]) -> None:
     ragged, state = batch_of(lengths), torch.randn(len(lengths), 2, dtype=torch.float64)
     rows: list[int] = []
 
-    def step(x: Tensor, total: Tensor) -> tuple[Tensor]:
+    def step(x: Tensor, total: Tensor) -> tuple[tuple[Tensor], tuple[Tensor]]:
         rows.append(len(x))
-        return (total + x,)
+        return (total + x,), (total + x,)
 
-    y, (final,) = scan(step, ragged.values, ragged.offsets, (state,), reverse=False)
+    (y,), (final,) = scan(step, [ragged.values], ragged.layout, (state,))
     assert sum(rows) == 0
     assert y.shape == (0, 2)
     assert torch.equal(final, state)

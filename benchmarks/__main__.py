@@ -1,0 +1,49 @@
+"""``python -m benchmarks COMMAND``. A benchmark is a module with ``add_options`` and ``run``."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# The modules load torch, which takes seconds, so only the one that is named is loaded.
+COMMANDS = {"layers": "LSTM, GRU and RNN on ragged batches, beside torch.nn padded and packed"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a benchmark.
+
+    Args:
+        argv: the words after ``python -m benchmarks``; None for those of this process.
+
+    Returns:
+        The exit status: 0, or 1 where ``--check`` was given and a bar is missed.
+
+    Raises:
+        SystemExit: with 0 after ``--help``, with 2 where an option is wrong.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure peephole beside its peers, side by side in one process.",
+        epilog="python -m benchmarks COMMAND --help tells a command's options.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name in words[:1]:
+            benchmark = importlib.import_module(f"benchmarks.{name}")
+            benchmark.add_options(command)
+            command.set_defaults(run=benchmark.run)
+    options = parser.parse_args(words)
+    status: int = options.run(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

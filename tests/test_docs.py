@@ -1,5 +1,6 @@
-"""The README's commands and code do what it says."""
+"""What the documents show works: commands, code, links, and the tests that they name."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -8,31 +9,57 @@ import pytest
 
 from peephole.cli import main
 
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README, LAYERS = ROOT / "README.md", ROOT / "docs" / "layers.md"
+DOCUMENTS = [README, LAYERS]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+def blocks(document: Path, language: str) -> list[str]:
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_links_and_figures_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (README.parent / target).exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_figures_are_there(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
 @pytest.mark.slow
-def test_the_commands_and_the_code_run_as_shown(
+def test_the_readme_s_commands_and_code_run_as_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    lines = [line for block in blocks(README, "console") for line in block.splitlines()]
     commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ peephole ")]
     assert len(commands) >= 4
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command
     capsys.readouterr()
-    python = blocks("python")
+    python = blocks(README, "python")
     assert len(python) >= 2
     for code in python:
         exec(compile(code, str(README), "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_layers_code_runs_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "document"}
+    python = blocks(LAYERS, "python")
+    assert len(python) >= 6
+    for code in python:
+        # Each goes on from the one before it, as a reader does.
+        exec(compile(code, str(LAYERS), "exec"), names)
+
+
+def test_the_layers_table_names_tests_that_exist() -> None:
+    named = re.findall(r"`(\w+/\w+\.py)(?:::(\w+))?`", LAYERS.read_text(encoding="utf-8"))
+    assert len(named) > 30
+    for file, name in named:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        found = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+        assert not name or name in found, f"{file} has no {name}"

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "offsets": set(),
     "ragged": {"offsets"},
     "ops": {"offsets", "ragged"},
-    "nn": {"ops", "ragged"},
+    "nn": {"ops", "ragged", "offsets", "folders"},
     "data": {"ragged"},
     "run": {"folders"},
     "tasks": {"nn", "data", "ragged"},

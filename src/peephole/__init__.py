@@ -4,31 +4,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peephole import jobs, ops
-    from peephole.nn import GRU, LSTM, RNN
+    from peephole import jobs, nn, ops
+    from peephole.nn import (
+        GRU,
+        LSTM,
+        RNN,
+        GRUCell,
+        LSTMCell,
+        Recurrent,
+        RNNCell,
+        from_torch,
+        load,
+    )
     from peephole.ragged import Ragged
 
 __version__ = "0.1.0"
-__all__ = ["GRU", "LSTM", "RNN", "Ragged", "jobs", "ops"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Ragged",
+    "Recurrent",
+    "from_torch",
+    "jobs",
+    "load",
+    "nn",
+    "ops",
+]
+
+_ROOMS = ("jobs", "nn", "ops")
+
 
 # Names are looked up when they are first used, so that the command line can answer --help without
 # the seconds that torch takes to load.
-_HOMES = {
-    "GRU": "peephole.nn",
-    "LSTM": "peephole.nn",
-    "RNN": "peephole.nn",
-    "Ragged": "peephole.ragged",
-    "jobs": None,
-    "ops": None,
-}
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'peephole' has no attribute {name!r}")
-    home = _HOMES[name]
-    if home is None:
+    if name in _ROOMS:
         return importlib.import_module(f"peephole.{name}")
+    home = "peephole.ragged" if name == "Ragged" else "peephole.nn"
     return getattr(importlib.import_module(home), name)
 
 

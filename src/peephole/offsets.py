@@ -224,13 +224,15 @@ def offsets_from_lengths(lengths: Tensor) -> Tensor:
 def checked_lengths(lengths: Tensor | Sequence[int], sequences: int, steps: int) -> Tensor:
     """``[B]`` int64; raise ValueError unless they are B whole numbers from 0 to ``steps``."""
     lengths = torch.as_tensor(lengths)
-    if lengths.numel() and (lengths.dtype.is_floating_point or lengths.dtype == torch.bool):
-        raise ValueError(f"lengths must be whole numbers, got {lengths.dtype}")
+    dtype = lengths.dtype
+    if lengths.numel() and (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool):
+        raise ValueError(f"lengths must be whole numbers, got {dtype}")
     if tuple(lengths.shape) != (sequences,):
         raise ValueError(
             f"lengths must be one for each of the {sequences} sequences, "
             f"got shape {tuple(lengths.shape)}"
         )
+    lengths = lengths.to(torch.int64)
     for bad, why in (
         (lengths < 0, "is negative"),
         (lengths > steps, f"is longer than the padded input ({steps} steps)"),
@@ -238,7 +240,7 @@ def checked_lengths(lengths: Tensor | Sequence[int], sequences: int, steps: int)
         if bad.any():
             b = int(bad.int().argmax())
             raise ValueError(f"lengths[{b}] = {int(lengths[b])} {why}")
-    return lengths.to(torch.int64)
+    return lengths
 
 
 def rows_of(starts: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:

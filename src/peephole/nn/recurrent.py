@@ -1,412 +1,204 @@
-"""Recurrent layers on ragged batches, with torch.nn's parameters."""
+"""A person's own cell over batches of any form."""
 
-import math
-from abc import abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+import functools
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
-from peephole import ops
+from peephole.nn import forms, pretrained
+from peephole.nn.checks import check_dropout
+from peephole.nn.forms import Batch, Lengths
+from peephole.nn.kind import refuse_torchscript, refuse_tracing
+from peephole.nn.stack import stack
+from peephole.ops import Found, scan
 from peephole.ragged import Ragged
 
-PEEPHOLES = (None, "diagonal", "full")
-State = tuple[Tensor, ...]
-
-
-class Direction(NamedTuple):
-    """One pass over the sequences: a layer, forwards or in reverse."""
-
-    layer: int
-    reverse: bool
-
-    @property
-    def suffix(self) -> str:
-        return f"_l{self.layer}" + ("_reverse" if self.reverse else "")
+Cells = nn.Module | Sequence[nn.Module]
 
 
 class Recurrent(nn.Module):
-    """Stacks layers and directions; a subclass says what one direction computes.
+    """Runs a cell over a batch of sequences, in either direction, and stacks several.
 
-    Parameters are named, shaped, ordered and drawn as in ``torch.nn``: for each layer and
-    direction ``weight_ih_l0 [G * H, I]``, ``weight_hh_l0 [G * H, H]``, ``bias_ih_l0 [G * H]``,
-    ``bias_hh_l0 [G * H]``, then ``..._l0_reverse``, then ``..._l1``.
-    """
+    A cell is a module with two methods::
 
-    gates: ClassVar[int]
-    states: ClassVar[int] = 1
+        forward(x, state) -> (y, state)     one step of n sequences: x is [n, I], y is [n, C]
+        initial_state(batch_size) -> state  what each sequence begins with
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        single_bias: bool = False,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        for name, size in (
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ):
-            if size < 1:
-                raise ValueError(f"{name}={size}; it must be at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}; it must be from 0 up to, not including, 1")
-        if dropout and num_layers == 1:
-            raise ValueError("dropout acts between layers, and num_layers=1 has no such place")
-        if single_bias and not bias:
-            raise ValueError("single_bias=True asks for a bias and bias=False for none")
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.single_bias = single_bias
-        self.dropout = dropout
-        self.bidirectional = bidirectional
-        self.backend = backend
-        self._make_parameters(device, dtype)
-        self.reset_parameters()
-
-    def _make_parameters(
-        self, device: torch.device | str | None, dtype: torch.dtype | None
-    ) -> None:
-        G_H, H = self.gates * self.hidden_size, self.hidden_size
-        # The attributes of each direction's weights, by their names without the suffix.
-        self._names: dict[Direction, dict[str, str]] = {d: {} for d in self._directions()}
-        for direction in self._directions():
-            layer_input = H * (1 + self.bidirectional) if direction.layer else self.input_size
-            shapes: dict[str, tuple[int, ...]] = {
-                "weight_ih": (G_H, layer_input),
-                "weight_hh": (G_H, H),
-            }
-            if self.bias:
-                shapes |= {"bias_ih": (G_H,)}
-            if self.bias and not self.single_bias:
-                shapes |= {"bias_hh": (G_H,)}
-            self._register(shapes, direction, device, dtype)
-        # After all that torch.nn has, so that the same seed draws the same weights.
-        for direction in self._directions():
-            self._register(self._extra_shapes(), direction, device, dtype)
-
-    def _extra_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameters of one direction that ``torch.nn`` does not have."""
-        return {}
-
-    def _register(
-        self,
-        shapes: dict[str, tuple[int, ...]],
-        direction: Direction,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        for name, shape in shapes.items():
-            parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-            self.register_parameter(name + direction.suffix, parameter)
-            self._names[direction][name] = name + direction.suffix
-
-    def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1 / sqrt(H), 1 / sqrt(H)), as ``torch.nn`` does."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-
-    def _directions(self) -> Iterator[Direction]:
-        for layer in range(self.num_layers):
-            for reverse in (False, True)[: 1 + self.bidirectional]:
-                yield Direction(layer, reverse)
-
-    def _stack(self, input: Ragged, hx: State | None) -> tuple[Ragged, State]:
-        """Run all layers; states are tuples of ``[L * D, B, H]``."""
-        self._check_input(input, hx)
-        finals: list[State] = []
-        for layer in range(self.num_layers):
-            if layer and self.dropout:
-                dropped = F.dropout(input.values, self.dropout, self.training)
-                input = input.with_values(dropped)
-            outputs = []
-            for reverse in (False, True)[: 1 + self.bidirectional]:
-                initial = None if hx is None else tuple(s[len(finals)] for s in hx)
-                weights = self._weights(Direction(layer, reverse))
-                y, final = self._run(input, weights, initial, reverse)
-                outputs.append(y)
-                finals.append(final)
-            input = input.with_values(torch.cat(outputs, 1) if self.bidirectional else outputs[0])
-        return input, tuple(torch.stack(s) for s in zip(*finals, strict=True))
-
-    @abstractmethod
-    def _run(
-        self, input: Ragged, weights: dict[str, Tensor], initial: State | None, reverse: bool
-    ) -> tuple[Tensor, State]:
-        """One direction with its own weights, by their names without the suffix.
-
-        Returns:
-            The output ``[N, H]`` and the final states, each ``[B, H]``.
-        """
-
-    def _weights(self, direction: Direction) -> dict[str, Tensor]:
-        return {name: getattr(self, full) for name, full in self._names[direction].items()}
-
-    def _check_input(self, input: Ragged, hx: State | None) -> None:
-        if not isinstance(input, Ragged):
-            raise TypeError(
-                f"{type(self).__name__} takes a peephole.Ragged, got {type(input).__name__}; "
-                "make one with Ragged.from_padded, from_packed, from_nested or from_list"
-            )
-        if input.values.dim() != 2 or input.values.shape[1] != self.input_size:
-            raise ValueError(
-                f"the input's values must be [N, {self.input_size}] for "
-                f"input_size={self.input_size}, got {list(input.values.shape)}"
-            )
-        weight = self.weight_ih_l0
-        for what, given, wanted in (
-            ("dtype", input.dtype, weight.dtype),
-            ("device", input.device, weight.device),
-        ):
-            if given != wanted:
-                raise ValueError(f"the input has {what} {given}, but the layer has {wanted}")
-        if hx is not None and len(hx) != self.states:
-            raise ValueError(f"the initial state must be (h, c), two tensors, got {len(hx)}")
-        shape = (self.num_layers * (1 + self.bidirectional), len(input), self.hidden_size)
-        for state in hx or ():
-            if tuple(state.shape) != shape:
-                raise ValueError(
-                    f"the initial state must be {list(shape)} (layers * directions, sequences, "
-                    f"hidden units), got {list(state.shape)}"
-                )
-
-    def extra_repr(self) -> str:
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = (
-            ("num_layers", 1),
-            ("bias", True),
-            ("single_bias", False),
-            ("dropout", 0.0),
-            ("bidirectional", False),
-            ("peephole", None),
-            ("nonlinearity", "tanh"),
-        )
-        for name, default in defaults:
-            value = getattr(self, name, default)
-            if value != default:
-                parts.append(f"{name}={value!r}")
-        return ", ".join(parts)
-
-
-class LSTM(Recurrent):
-    """Long short-term memory, with or without peepholes.
-
-    The equations are in ``peephole/ops/reference/lstm.py`` (Graves 2013, equations 7 to 11); with
-    ``peephole=None`` they are those of ``torch.nn.LSTM``.
+    The state is a tensor ``[n, ...]``, or any nesting of tuples, lists and dicts of such tensors;
+    each step gives it back in the same form. The cells of ``peephole`` are cells in this sense too
+    (their method is called ``step``).
 
     Args:
-        input_size: features a step, I.
-        hidden_size: hidden units, H.
-        num_layers: layers, one on top of the other.
-        bias: whether the gates have biases: ``bias_ih`` and ``bias_hh`` as in ``torch.nn``, and
-            for full peepholes ``bias_ch``.
+        cell: a cell, or a cell for each layer.
+        reverse: cells of the reverse direction, as many, which run each sequence from its last
+            step to its first; their outputs are put beside the others'.
         dropout: share of the units dropped between layers while training.
-        bidirectional: run each layer forwards and in reverse, and join the outputs.
-        peephole: None, "diagonal" (each gate looks into its own cell: ``weight_ch_l0 [3, H]``) or
-            "full" (into all cells: ``weight_ch_l0 [3 * H, H]``, ``bias_ch_l0 [3 * H]``); gates in
-            the order i, f, o.
-        single_bias: one bias a gate (``bias_ih``) instead of one for each product.
-        backend: "auto" or "reference".
-        device: where the parameters are made.
-        dtype: their dtype.
+        skip: the input goes to every layer, and every layer's output, side by side, to the output.
+        batch_first: padded input and output are ``[B, T, ...]``.
 
     Raises:
-        ValueError: an option out of range, or two that contradict each other.
+        TypeError: something that is no cell.
+        ValueError: not as many cells in reverse.
     """
-
-    gates = 4
-    states = 2
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
+        cell: Cells,
         *,
-        peephole: str | None = None,
-        single_bias: bool = False,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        reverse: Cells | None = None,
+        dropout: float = 0.0,
+        skip: bool = False,
+        batch_first: bool = False,
     ) -> None:
-        if peephole not in PEEPHOLES:
-            raise ValueError(f"peephole={peephole!r}; it is one of None, 'diagonal' and 'full'")
-        self.peephole = peephole
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            dropout,
-            bidirectional,
-            single_bias=single_bias,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__()
+        self.cells = nn.ModuleList(_checked(cell))
+        self.reverse_cells = nn.ModuleList([] if reverse is None else _checked(reverse))
+        if reverse is not None and len(self.reverse_cells) != len(self.cells):
+            raise ValueError(
+                f"there are {len(self.cells)} cells and {len(self.reverse_cells)} in reverse; each "
+                "layer takes one of both"
+            )
+        self.dropout = check_dropout(dropout, len(self.cells))
+        self.skip = skip
+        self.batch_first = batch_first
 
-    def _extra_shapes(self) -> dict[str, tuple[int, ...]]:
-        H = self.hidden_size
-        if self.peephole is None:
-            return {}
-        if self.peephole == "diagonal":
-            return {"weight_ch": (3, H)}
-        has_bias = self.bias and not self.single_bias
-        return {"weight_ch": (3 * H, H)} | ({"bias_ch": (3 * H,)} if has_bias else {})
+    def extra_repr(self) -> str:
+        shown = (("dropout", 0.0), ("skip", False), ("batch_first", False))
+        return ", ".join(f"{n}={getattr(self, n)!r}" for n, d in shown if getattr(self, n) != d)
 
+    @torch.compiler.disable(  # type: ignore[untyped-decorator, no-untyped-call]
+        reason="a cell's loop over the steps depends on numbers in the offsets; peephole.LSTM, GRU "
+        "and RNN compile"
+    )
     def forward(
-        self, input: Ragged, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Ragged, tuple[Tensor, Tensor]]:
-        """Run over a ragged batch.
+        self,
+        input: Ragged | Tensor | PackedSequence,
+        hx: Any = None,
+        lengths: Lengths | None = None,
+    ) -> tuple[Any, Any]:
+        """Run over a batch.
 
         Args:
-            input: values ``[N, I]``.
-            hx: initial h and c, each ``[L * D, B, H]``, directions within layers; zeros if None.
+            input: as ``peephole.LSTM`` takes it.
+            hx: the initial state, in the cell's form; with several layers or directions a list of
+                states, directions within layers. What the cells begin with if None.
+            lengths: ``[B]``, with a padded tensor.
 
         Returns:
-            The last layer's output, values ``[N, D * H]``, and the final (h, c), each
-            ``[L * D, B, H]``: the state at each sequence's own end (its start for the reverse
-            direction), the initial state where a sequence is empty.
+            The output in the input's form, and the state at each sequence's own end, as ``hx``.
 
         Raises:
-            ValueError: an input or a state that does not fit the layer.
+            ValueError: a state that does not fit, or that changes its form on the way.
         """
-        output, (h_n, c_n) = self._stack(input, hx)
-        return output, (h_n, c_n)
+        refuse_tracing(self)
+        batch = forms.read(input, lengths, self.batch_first, type(self).__name__)
+        if batch.values.dim() < 2:
+            raise ValueError(f"a step is [n, I] for a cell, got values {list(batch.values.shape)}")
+        cells = self._in_order()
+        alone = len(cells) == 1
+        if hx is None:
+            initial = [cell.initial_state(batch.layout.sequences) for cell, _ in cells]
+        else:
+            given = [hx] if alone else hx
+            if len(given) != len(cells):
+                raise ValueError(
+                    f"the initial state must be a list of {len(cells)} states, one for each layer "
+                    f"and direction, got {len(given)}"
+                )
+            initial = list(given) if batch.batched else [_with_batch(state) for state in given]
+        final: list[Any] = []
+        runs = [
+            functools.partial(_run, cell, reverse, batch, state, final)
+            for (cell, reverse), state in zip(cells, initial, strict=True)
+        ]
+        D = 2 if len(self.reverse_cells) else 1
+        layers = [runs[k : k + D] for k in range(0, len(runs), D)]
+        y, _ = stack(layers, batch.values, self._drop, skip=self.skip)
+        if not batch.batched:
+            final = [pytree.tree_map(lambda s: s.squeeze(0), state) for state in final]
+        return batch.restore(y), final[0] if alone else final
 
-    def _run(
-        self, input: Ragged, weights: dict[str, Tensor], initial: State | None, reverse: bool
-    ) -> tuple[Tensor, State]:
-        bias = _sum(weights.get("bias_ih"), weights.get("bias_hh"))
-        if (bias_ch := weights.get("bias_ch")) is not None:
-            b_i, b_f, b_o = bias_ch.chunk(3)
-            bias = _sum(bias, torch.cat([b_i, b_f, torch.zeros_like(b_i), b_o]))
-        h0, c0 = initial or (None, None)
-        return ops.lstm(
-            F.linear(input.values, weights["weight_ih"], bias),
-            input.offsets,
-            weights["weight_hh"],
-            weight_ch=weights.get("weight_ch"),
-            h0=h0,
-            c0=c0,
-            reverse=reverse,
-            backend=self.backend,
-        )
+    def save_pretrained(self, directory: str | PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors``, which ``peephole.load`` reads.
 
+        The weights of the cells are in it, the cells' code is not: ``peephole.load(directory,
+        cell=...)`` is given cells made anew.
 
-class GRU(Recurrent):
-    """Gated recurrent unit, as ``torch.nn.GRU``.
+        Args:
+            directory: made where there is none; these two files in it are replaced.
 
-    Arguments and errors as ``peephole.LSTM``, without ``peephole``. With ``single_bias`` the
-    new gate's recurrent part has no bias of its own.
-    """
+        Raises:
+            TypeError: a subclass, which ``peephole.load`` could not make.
+            UserError: the files cannot be written there.
+        """
+        pretrained.save(self, directory)
 
-    gates = 3
+    def __prepare_scriptable__(self) -> None:
+        refuse_torchscript(self)
 
-    def forward(self, input: Ragged, hx: Tensor | None = None) -> tuple[Ragged, Tensor]:
-        """Run over a ragged batch; as ``peephole.LSTM.forward`` with one state, h."""
-        output, (h_n,) = self._stack(input, None if hx is None else (hx,))
-        return output, h_n
+    def _in_order(self) -> list[tuple[Any, bool]]:
+        """The cells and whether they run in reverse, directions within layers."""
+        forwards = [(cell, False) for cell in self.cells]
+        if not len(self.reverse_cells):
+            return forwards
+        pairs = zip(forwards, ((cell, True) for cell in self.reverse_cells), strict=True)
+        return [each for pair in pairs for each in pair]
 
-    def _run(
-        self, input: Ragged, weights: dict[str, Tensor], initial: State | None, reverse: bool
-    ) -> tuple[Tensor, State]:
-        bias, bias_hn = weights.get("bias_ih"), None
-        if (bias_hh := weights.get("bias_hh")) is not None:
-            H = self.hidden_size
-            bias_hn = bias_hh[2 * H :]
-            bias = _sum(bias, F.pad(bias_hh[: 2 * H], (0, H)))
-        y, h_n = ops.gru(
-            F.linear(input.values, weights["weight_ih"], bias),
-            input.offsets,
-            weights["weight_hh"],
-            bias_hn=bias_hn,
-            h0=None if initial is None else initial[0],
-            reverse=reverse,
-            backend=self.backend,
-        )
-        return y, (h_n,)
-
-
-class RNN(Recurrent):
-    """Simple recurrent network, as ``torch.nn.RNN``.
-
-    Arguments and errors as ``peephole.LSTM``, with ``nonlinearity``, "tanh" or "relu", instead
-    of ``peephole``.
-    """
-
-    gates = 1
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        single_bias: bool = False,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity={nonlinearity!r}; it is one of 'tanh' and 'relu'")
-        self.nonlinearity = nonlinearity
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            dropout,
-            bidirectional,
-            single_bias=single_bias,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-        )
-
-    def forward(self, input: Ragged, hx: Tensor | None = None) -> tuple[Ragged, Tensor]:
-        """Run over a ragged batch; as ``peephole.LSTM.forward`` with one state, h."""
-        output, (h_n,) = self._stack(input, None if hx is None else (hx,))
-        return output, h_n
-
-    def _run(
-        self, input: Ragged, weights: dict[str, Tensor], initial: State | None, reverse: bool
-    ) -> tuple[Tensor, State]:
-        bias = _sum(weights.get("bias_ih"), weights.get("bias_hh"))
-        y, h_n = ops.rnn(
-            F.linear(input.values, weights["weight_ih"], bias),
-            input.offsets,
-            weights["weight_hh"],
-            nonlinearity=self.nonlinearity,
-            h0=None if initial is None else initial[0],
-            reverse=reverse,
-            backend=self.backend,
-        )
-        return y, (h_n,)
+    def _drop(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.dropout, self.training)
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+def _checked(cells: Cells) -> list[nn.Module]:
+    cells = [cells] if isinstance(cells, nn.Module) else list(cells)
+    for cell in cells:
+        name = type(cell).__name__
+        if isinstance(cell, nn.RNNCellBase):
+            raise TypeError(
+                f"torch.nn.{name} gives a state and no output; use peephole.{name}, which "
+                "peephole.from_torch makes of it"
+            )
+        if not isinstance(cell, nn.Module) or not hasattr(cell, "initial_state"):
+            raise TypeError(
+                f"{name} is no cell: that is a module with forward(x, state) -> (y, state) and "
+                "initial_state(batch_size) -> state"
+            )
+    return cells
+
+
+def _with_batch(state: Any) -> Any:
+    return pytree.tree_map(lambda s: s.unsqueeze(0), state)
+
+
+def _run(
+    cell: Any, reverse: bool, batch: Batch, initial: Any, finals: list[Any], x: Tensor
+) -> Found:
+    """One cell in one direction; its final state goes to the end of ``finals``."""
+    take = getattr(cell, "step", cell)
+    leaves, form = pytree.tree_flatten(initial)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor) or leaf.shape[:1] != (batch.layout.sequences,):
+            what = list(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise ValueError(
+                f"a state of {type(cell).__name__} must be tensors with a row for each of the "
+                f"{batch.layout.sequences} sequences, got {what}"
+            )
+
+    def step(x: Tensor, *state: Tensor) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
+        y, new = take(x, pytree.tree_unflatten(state, form))
+        new_leaves, new_form = pytree.tree_flatten(new)
+        if new_form != form:
+            raise ValueError(
+                f"{type(cell).__name__} was given a state of the form {form} and gave back "
+                f"{new_form}; they must agree"
+            )
+        return (y,), tuple(new_leaves)
+
+    (y,), final = scan(step, [x], batch.layout, tuple(leaves), reverse=reverse)
+    finals.append(pytree.tree_unflatten(final, form))
+    return Found(y, final)

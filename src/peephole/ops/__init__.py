@@ -1,7 +1,35 @@
 """Recurrences as functions over a ragged batch. Their equations are in ``ops/reference``."""
 
+from peephole.ops.compiled import run_compiled
+from peephole.ops.direction import (
+    RECURRENCES,
+    Found,
+    Recurrence,
+    cell_operator,
+    choose,
+    is_training,
+    run,
+)
+from peephole.ops.dispatch import BACKENDS, pick, torch_cannot
 from peephole.ops.gru import gru
 from peephole.ops.lstm import lstm
+from peephole.ops.reference.scan import scan
 from peephole.ops.rnn import rnn
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = [
+    "BACKENDS",
+    "RECURRENCES",
+    "Found",
+    "Recurrence",
+    "cell_operator",
+    "choose",
+    "gru",
+    "is_training",
+    "lstm",
+    "pick",
+    "rnn",
+    "run",
+    "run_compiled",
+    "scan",
+    "torch_cannot",
+]

@@ -33,7 +33,7 @@ class Terminal(nn.Module):
     def __init__(self, layer: LSTM | GRU | RNN) -> None:
         super().__init__()
         self.layer = layer
-        self.head = nn.Linear(layer.hidden_size, 1)
+        self.head = nn.Linear(layer.output_size, 1)
 
     def forward(self, input: Ragged) -> Tensor:
         """One prediction a sequence, ``[B]``."""
@@ -49,7 +49,7 @@ class EveryStep(nn.Module):
     def __init__(self, layer: LSTM | GRU | RNN) -> None:
         super().__init__()
         self.layer = layer
-        self.head = nn.Linear(layer.hidden_size * (1 + layer.bidirectional), 1)
+        self.head = nn.Linear(layer.output_size, 1)
 
     def forward(self, input: Ragged) -> Tensor:
         """One prediction a step, ``[N]``."""

@@ -33,6 +33,23 @@ class StepOrder(NamedTuple):
     ranks: Int64[Tensor, "B"]
 
 
+class _Numbers(NamedTuple):
+    """What ``Layout`` reads from the device, at once."""
+
+    bounds: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    steps: int
+    longest: int
+    some_empty: bool
+
+
+def _numbers(bounds: NDArray[np.int64]) -> _Numbers:
+    # np.diff is Python, and takes several times as long on a small batch.
+    lengths = bounds[1:] - bounds[:-1]
+    longest = int(lengths.max()) if len(lengths) else 0
+    return _Numbers(bounds, lengths, int(bounds[-1]), longest, not lengths.all())
+
+
 class Layout:
     """What a batch's offsets say, each part worked out when it is first asked for, then kept.
 
@@ -43,25 +60,24 @@ class Layout:
         offsets: ``[B + 1]``, on the device of the values; not to be changed in place.
     """
 
-    __slots__ = ("_known", "offsets")
+    __slots__ = ("_known", "_numbers", "offsets")
 
     def __init__(self, offsets: Tensor) -> None:
         self.offsets = offsets
+        self._numbers: _Numbers | None = None
         self._known: dict[Any, Any] = {}
 
     @classmethod
     def of_numbers(cls, bounds: NDArray[np.int64], device: torch.device) -> Self:
         """For offsets whose numbers are known: no device has to be asked for them."""
         self = cls(torch.from_numpy(bounds).to(device))
-        self._known["bounds"] = bounds
+        self._numbers = _numbers(bounds)
         return self
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._known:
-            # What inference mode makes, autograd could not use later.
-            with torch.inference_mode(False):
-                self._known[key] = make()
-        return self._known[key]
+    def _read(self) -> "_Numbers":
+        if self._numbers is None:
+            self._numbers = _numbers(numbers(self.offsets))
+        return self._numbers
 
     @property
     def sequences(self) -> int:
@@ -71,41 +87,43 @@ class Layout:
     @property
     def bounds(self) -> NDArray[np.int64]:
         """The offsets as numbers ``[B + 1]``."""
-        known: NDArray[np.int64] = self._once("bounds", lambda: numbers(self.offsets))
-        return known
+        return self._read().bounds
 
     @property
     def steps(self) -> int:
         """N."""
-        return int(self.bounds[-1])
+        return self._read().steps
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """The steps of each sequence as numbers ``[B]``."""
-        known: NDArray[np.int64] = self._once("lengths", self._lengths)
-        return known
-
-    def _lengths(self) -> NDArray[np.int64]:
-        bounds = self.bounds
-        # np.diff is Python, and takes several times as long on a small batch.
-        return bounds[1:] - bounds[:-1]
+        return self._read().lengths
 
     @property
     def longest(self) -> int:
         """T, the steps of the longest sequence; 0 where there is none."""
-        known: int = self._once("longest", lambda: int(self.lengths.max(initial=0)))
-        return known
+        return self._read().longest
 
     @property
     def waste(self) -> float:
         """How many steps a padded batch has for each that exists; 1 where none exists."""
-        return self.sequences * self.longest / self.steps if self.steps else 1.0
+        known = self._read()
+        return len(known.lengths) * known.longest / known.steps if known.steps else 1.0
 
     @property
     def some_empty(self) -> bool:
         """Whether a sequence has no steps."""
-        known: bool = self._once("empty", lambda: not self.lengths.all())
-        return known
+        return self._read().some_empty
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            if torch.is_inference_mode_enabled():
+                # What it makes, autograd could not use later.
+                with torch.inference_mode(False):
+                    self._known[key] = make()
+            else:
+                self._known[key] = make()
+        return self._known[key]
 
     def order(self, reverse: bool = False) -> StepOrder:
         """The order in which a recurrence visits the steps; reversed, each from its last step."""
@@ -113,16 +131,16 @@ class Layout:
         return order
 
     def _order(self, reverse: bool) -> StepOrder:
-        bounds, lengths = self.bounds, self.lengths
+        bounds, lengths, steps = self.bounds, self.lengths, np.arange(self.steps)
         sequences = (-lengths).argsort(kind="stable")
         starts = (bounds[1:] - 1 if reverse else bounds[:-1])[sequences]
         # bincount's running sum at t counts the sequences that have ended before step t.
         counts = len(lengths) - np.bincount(lengths).cumsum()[:-1]
         step = np.arange(len(counts)).repeat(counts)
-        rank = np.arange(self.steps) - (counts.cumsum() - counts).repeat(counts)
+        rank = steps - (counts.cumsum() - counts).repeat(counts)
         rows = starts[rank] - step if reverse else starts[rank] + step
         places, ranks = np.empty_like(rows), np.empty_like(sequences)
-        places[rows] = np.arange(self.steps)
+        places[rows] = steps
         ranks[sequences] = np.arange(len(sequences))
         return StepOrder(
             self._tensor(rows),
@@ -176,11 +194,12 @@ class Layout:
         return torch.from_numpy(index).to(self.offsets.device)
 
 
-def check_offsets(offsets: Tensor, values: Tensor) -> None:
+def check_offsets(offsets: Tensor, values: Tensor, *, look: bool = True) -> None:
     """Raise ValueError unless ``offsets`` cut ``values`` into sequences.
 
     They must be whole numbers ``[B + 1]`` on the device of ``values``, begin with 0, never fall
-    and end with N, the number of rows of ``values``.
+    and end with N, the number of rows of ``values``. Without ``look`` only shape, dtype and device
+    are checked: a graph that is being compiled has no numbers yet.
     """
     if values.dim() == 0:
         raise ValueError("values is a number; it must be [N, ...], one row a step")
@@ -190,6 +209,8 @@ def check_offsets(offsets: Tensor, values: Tensor) -> None:
         raise ValueError(f"offsets must be whole numbers, got {offsets.dtype}")
     if offsets.device != values.device:
         raise ValueError(f"offsets are on {offsets.device}, values on {values.device}")
+    if not look:
+        return
     bounds = numbers(offsets)
     if bounds[0] != 0:
         raise ValueError(f"offsets[0] = {bounds[0]}; it must be 0")

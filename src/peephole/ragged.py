@@ -44,7 +44,9 @@ class Ragged:
     layout: Layout
 
     def __init__(self, values: Shaped[Tensor, "N *step"], offsets: Int[Tensor, "B_plus_1"]) -> None:
-        check_offsets(offsets, values)
+        # In a graph the layers look at the numbers, when it runs; the meta device has none.
+        look = not (torch.compiler.is_compiling() or offsets.is_meta)
+        check_offsets(offsets, values, look=look)
         self.values = values
         self.layout = Layout(offsets.to(torch.int64))
 
@@ -352,9 +354,15 @@ class Ragged:
         return self._trusted(self.values.pin_memory(), self.offsets.pin_memory())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self)._trusted, (self.values, self.offsets)
+        # Not the method itself: torch.load takes functions only, and only those that it knows.
+        return _loaded, (self.values, self.offsets)
 
 
+def _loaded(values: Tensor, offsets: Tensor) -> Ragged:
+    return Ragged(values, offsets)
+
+
+torch.serialization.add_safe_globals([_loaded])
 # For torch.compile, torch.export and torch.func: a Ragged is its two tensors. What the layout has
 # worked out stays behind, since a graph's batches differ.
 pytree.register_pytree_node(

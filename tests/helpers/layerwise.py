@@ -55,17 +55,20 @@ def randomized(module: nn.Module, scale: float = 0.7) -> Any:
     return module
 
 
-def spy_on_masks(monkeypatch: pytest.MonkeyPatch) -> list[Masks]:
-    """A list that gets the masks of each direction as they are drawn."""
+def spy_on_masks(monkeypatch: pytest.MonkeyPatch, method: str = "draw") -> list[Masks]:
+    """A list that gets the masks of each direction as they are drawn.
+
+    A cell, whose mask of recurrent dropout is given, draws those of ``draw_zoneout`` at each step.
+    """
     drawn: list[Masks] = []
-    draw = Kind.draw
+    draw = getattr(Kind, method)
 
     def spied(self: Kind, *args: Any) -> Any:
         masks, numbers = draw(self, *args)
         drawn.append(dict(masks))
         return masks, numbers
 
-    monkeypatch.setattr(Kind, "draw", spied)
+    monkeypatch.setattr(Kind, method, spied)
     return drawn
 
 

@@ -187,7 +187,7 @@ class TestAgainstTheLayer:
         hx = random_state(cell, B)
         dropped = "recurrent_dropout" in options
         mask = cell.draw_recurrent_mask(B) if dropped else None
-        drawn = spy_on_masks(monkeypatch)
+        drawn = spy_on_masks(monkeypatch, "draw_zoneout")
         steps, state = [], hx
         for row in x:
             state = cell(row, state, mask)

@@ -30,6 +30,8 @@ class Cell(Kind):
     ``cell.draw_recurrent_mask``); ``peephole.Recurrent`` carries it in the state.
     """
 
+    weight_ih: Tensor
+
     def __init__(
         self,
         input_size: int,
@@ -46,14 +48,19 @@ class Cell(Kind):
         self.hidden_size = hidden_size
         self._take(bias=bias, **options)
         shapes = self.shapes(input_size, hidden_size) | self.extra_shapes(hidden_size)
+        self._names = list(shapes)
         for name, shape in shapes.items():
             parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
             self.register_parameter(name, parameter)
+        if not bias:
+            # As torch.nn's cells have it.
+            self.register_parameter("bias_ih", None)
+            self.register_parameter("bias_hh", None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew, as ``initialization`` says."""
-        initialize(self, [(dict(self.named_parameters()), self.hidden_size)])
+        initialize(self, [({name: getattr(self, name) for name in self._names}, self.hidden_size)])
 
     def extra_repr(self) -> str:
         shown = [f"{self.input_size}, {self.hidden_size}"]
@@ -84,12 +91,6 @@ class Cell(Kind):
                 f"input has inconsistent input_size: got {input.shape[-1]} expected "
                 f"{self.input_size}"
             )
-        if self.recurrent_dropout and self.training and recurrent_mask is None:
-            raise ValueError(
-                f"{name} has recurrent_dropout={self.recurrent_dropout}, one mask for all steps of "
-                "a sequence: draw it once, mask = cell.draw_recurrent_mask(batch_size), and give "
-                "it to each step, cell(x, hx, mask)"
-            )
         x = input if input.dim() == 2 else input.unsqueeze(0)
         state = self._initial(x) if hx is None else self._given(hx, input)
         new = self._step(x, state, recurrent_mask)
@@ -102,19 +103,18 @@ class Cell(Kind):
 
         With recurrent dropout its mask comes last.
         """
-        weight = self.get_parameter("weight_ih")
         if self.learn_initial_state:
             state = tuple(getattr(self, f"{s}_0").expand(batch_size, -1) for s in self.states)
         else:
             sizes = self.state_sizes(self.hidden_size)
-            state = tuple(weight.new_zeros(batch_size, size) for size in sizes)
+            state = tuple(self.weight_ih.new_zeros(batch_size, size) for size in sizes)
         if self.recurrent_dropout:
             state += (self.draw_recurrent_mask(batch_size),)
         return state
 
     def draw_recurrent_mask(self, batch_size: int) -> Tensor:
         """Recurrent dropout's mask ``[B, H]`` for a batch of sequences; ones in evaluation."""
-        return self._recurrent_mask(batch_size, self.hidden_size, self.get_parameter("weight_ih"))
+        return self._recurrent_mask(batch_size, self.hidden_size, self.weight_ih)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Take one step as ``peephole.Recurrent`` does: ``(x, state) -> (y, state)``."""
@@ -136,13 +136,20 @@ class Cell(Kind):
         return state if input.dim() == 2 else tuple(s.unsqueeze(0) for s in state)
 
     def _step(self, x: Tensor, state: State, recurrent_mask: Tensor | None) -> State:
+        if self.recurrent_dropout and self.training and recurrent_mask is None:
+            raise ValueError(
+                f"{type(self).__name__} has recurrent_dropout={self.recurrent_dropout}, one mask "
+                "for all steps of a sequence: draw it once, "
+                "mask = cell.draw_recurrent_mask(batch_size), and give it to each step, "
+                "cell(x, hx, mask), or last in the state of step and Recurrent"
+            )
         cast, context = autocast_off(x)
         with context:
             if cast is not None:
                 x, state = x.to(cast), tuple(s.to(cast) for s in state)
             weights = {
-                name: weight if cast is None else weight.to(cast)
-                for name, weight in self.named_parameters()
+                name: getattr(self, name) if cast is None else getattr(self, name).to(cast)
+                for name in self._names
                 if not name.endswith("_0")
             }
             if self.is_torchs() and not self.single_bias:
@@ -157,7 +164,7 @@ class Cell(Kind):
     ) -> State:
         """The recurrence over sequences of one step."""
         B = x.shape[0]
-        masks, numbers = self.draw(B, B, self.hidden_size, x)
+        masks, numbers = self.draw_zoneout(B, self.hidden_size, x)
         if recurrent_mask is not None:
             masks["recurrent_mask"] = recurrent_mask.to(x.dtype)
         tensors = weights | masks

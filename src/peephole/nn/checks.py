@@ -4,9 +4,9 @@ import math
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from peephole.nn.autocast import is_cast
 from peephole.ops import BACKENDS
 
 
@@ -91,8 +91,7 @@ def check_input(values: Tensor, input_size: int, weight: Tensor) -> None:
         )
     if values.device != weight.device:
         raise ValueError(f"the input has device {values.device}, but the layer has {weight.device}")
-    autocast = torch.is_autocast_enabled(values.device.type) and values.dtype != torch.float64
-    if values.dtype != weight.dtype and not autocast:
+    if values.dtype != weight.dtype and not is_cast(values):
         raise ValueError(f"the input has dtype {values.dtype}, but the layer has {weight.dtype}")
 
 

@@ -167,11 +167,18 @@ class Kind(nn.Module):
             ``recurrent_mask [B, P]``, and ``zoneout_h [N, P]``, ``zoneout_c [N, H]`` as masks
             while training, as numbers else; each only where the option is on.
         """
+        masks, numbers = self.draw_zoneout(steps, hidden_size, like)
+        if self.recurrent_dropout and self.training:
+            masks["recurrent_mask"] = self._recurrent_mask(sequences, hidden_size, like)
+        return masks, numbers
+
+    def draw_zoneout(
+        self, steps: int, hidden_size: int, like: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Of ``draw``, what is zoneout's."""
         masks: dict[str, Tensor] = {}
         numbers: dict[str, float] = {}
         sizes = self.state_sizes(hidden_size)
-        if self.recurrent_dropout and self.training:
-            masks["recurrent_mask"] = self._recurrent_mask(sequences, hidden_size, like)
         both = self.zoneout if isinstance(self.zoneout, tuple) else [self.zoneout] * len(sizes)
         for state, size, share in zip(self.states, sizes, both, strict=True):
             if share and self.training:

@@ -6,11 +6,11 @@ fit is left to the general way, which says what is wrong with it.
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from peephole.ops import choose, is_training
+from peephole.nn.autocast import is_cast
+from peephole.ops import FEW, choose, is_training
 from peephole.ops import torch as torch_backend
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def run_whole(
     if not steps:
         return None
     way = choose(layer.backend, layer.name, x, B * T / steps, tensors, training)
+    if packed and steps < FEW:
+        # Where another way is faster, unpacking takes longer than it wins.
+        way = "packed"
     if way == "reference" or (packed and way != "packed"):
         return None
     batched = packed or x.dim() == 3
@@ -84,7 +87,7 @@ def _fits(layer: "Layer", x: Tensor, weight: Tensor) -> bool:
         x.shape[-1:] == (layer.input_size,)
         and x.dtype == weight.dtype
         and x.device == weight.device
-        and not torch.is_autocast_enabled(x.device.type)
+        and not is_cast(x)
     )
 
 

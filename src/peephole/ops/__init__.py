@@ -10,7 +10,7 @@ from peephole.ops.direction import (
     is_training,
     run,
 )
-from peephole.ops.dispatch import BACKENDS, pick, torch_cannot
+from peephole.ops.dispatch import BACKENDS, FEW, pick, torch_cannot
 from peephole.ops.gru import gru
 from peephole.ops.lstm import lstm
 from peephole.ops.reference.scan import scan
@@ -18,6 +18,7 @@ from peephole.ops.rnn import rnn
 
 __all__ = [
     "BACKENDS",
+    "FEW",
     "RECURRENCES",
     "Found",
     "Recurrence",

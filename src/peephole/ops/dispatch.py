@@ -43,7 +43,15 @@ def torch_form(
 ) -> str | None:
     """How a ragged batch goes through torch's operators fastest.
 
-    Measured on a CPU (``python -m benchmarks layers``).
+    On a CPU by what was measured with two cores and AVX-512 (``python -m benchmarks layers``).
+
+    Args:
+        kind: the recurrence's name.
+        x: ``[N, I]``.
+        waste: how many steps a padded batch has for each that exists.
+        hidden_size: width of h.
+        projected: whether h is projected.
+        training: whether gradients will be asked for.
 
     Returns:
         "padded" or "packed"; None where the reference, which splits the batch by steps, is
@@ -53,18 +61,32 @@ def torch_form(
         return "packed"
     if x.device.type != "cpu":
         return "padded"
-    one_dnn = (
-        kind == "lstm"
-        and not projected
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and torch.backends.mkldnn.enabled
-    )
-    if not training:
-        return "padded" if one_dnn and waste < 2 else "packed"
+    one_dnn = kind == "lstm" and not projected and _has_one_dnn(x.dtype)
+    if waste <= _most_waste(x.shape[0], hidden_size, one_dnn=one_dnn, training=training):
+        return "padded"
+    if not training or (kind == "gru" and x.shape[0] < FEW):
+        return "packed"
+    return None
+
+
+# Of so few steps overheads are most of the time.
+FEW = 128
+
+
+def _most_waste(steps: int, hidden_size: int, *, one_dnn: bool, training: bool) -> float:
+    """Up to how many padded steps for each that exists a padded batch is the fastest."""
+    if one_dnn and training:
+        # What it keeps for the way back falls out of the caches.
+        size = steps * hidden_size
+        return 1.55 if size > 1e6 else 2.0 if size > 3e5 else 3.5
     if one_dnn:
-        most = 7.0 if hidden_size < 64 else 2.0
-        return "padded" if waste < most else None
-    if hidden_size >= 64:
-        return None
-    return "padded" if waste < 2 else "packed"
+        return 1.15 if steps < FEW else 2.0 if hidden_size < 1024 else 1.4
+    if training:
+        return 1.4 if hidden_size < 256 else 1.15
+    return 1.2 if hidden_size < 256 else 1.05
+
+
+def _has_one_dnn(dtype: torch.dtype) -> bool:
+    mkldnn = torch.backends.mkldnn
+    there = mkldnn.is_available() and mkldnn.enabled  # type: ignore[no-untyped-call]
+    return bool(there) and dtype in (torch.float32, torch.bfloat16)

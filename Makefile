@@ -17,7 +17,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/peephole reproduce --out reproduce --overwrite
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -44,6 +44,14 @@ def test_padded_rows(lengths: list[int], reverse: bool, batch_first: bool, more:
 
 
 @given(lengths, st.booleans())
+def test_padded_sources(lengths: list[int], reverse: bool) -> None:
+    layout, T = Layout(offsets_of(lengths)), max(lengths, default=0)
+    wanted = torch.full((T * len(lengths),), sum(lengths))
+    wanted[layout.padded_rows(reverse)] = torch.arange(sum(lengths))
+    assert torch.equal(layout.padded_sources(reverse), wanted)
+
+
+@given(lengths, st.booleans())
 def test_final_rows(lengths: list[int], reverse: bool) -> None:
     bounds = offsets_of(lengths).tolist()
     rows = Layout(offsets_of(lengths)).final_rows(reverse).tolist()

@@ -163,20 +163,33 @@ class Layout:
         """
         T = self.longest if longest is None else longest
         rows: Tensor = self._once(
-            ("padded", reverse, batch_first, T), lambda: self._padded_rows(reverse, batch_first, T)
+            ("padded", reverse, batch_first, T),
+            lambda: self._tensor(self._padded_places(reverse, batch_first, T)),
         )
         return rows
 
-    def _padded_rows(self, reverse: bool, batch_first: bool, longest: int) -> Tensor:
+    def _padded_places(self, reverse: bool, batch_first: bool, longest: int) -> NDArray[np.int64]:
         bounds, lengths = self.bounds, self.lengths
         if reverse:
             step = (bounds[1:] - 1).repeat(lengths) - np.arange(self.steps)
         else:
             step = np.arange(self.steps) - bounds[:-1].repeat(lengths)
         sequence = np.arange(self.sequences).repeat(lengths)
-        return self._tensor(
-            sequence * longest + step if batch_first else step * self.sequences + sequence
-        )
+        return sequence * longest + step if batch_first else step * self.sequences + sequence
+
+    def padded_sources(self, reverse: bool = False) -> Tensor:
+        """The row of the values that stands at each place of a padded ``[T, B]``, flattened.
+
+        In the padding N, a row that the values do not have. ``reverse`` as in ``padded_rows``.
+        """
+        sources: Tensor = self._once(("sources", reverse), lambda: self._padded_sources(reverse))
+        return sources
+
+    def _padded_sources(self, reverse: bool) -> Tensor:
+        sources = np.full(self.longest * self.sequences, self.steps)
+        places = self._padded_places(reverse, batch_first=False, longest=self.longest)
+        sources[places] = np.arange(self.steps)
+        return self._tensor(sources)
 
     def final_rows(self, reverse: bool = False) -> Tensor:
         """The row of each sequence's final step ``[B]``: its last, or reversed its first.

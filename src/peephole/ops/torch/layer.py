@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from peephole.offsets import Layout
@@ -159,15 +158,19 @@ def _padded(
 ) -> tuple[Tensor, State]:
     B, T = layout.sequences, layout.longest
     uneven = layout.steps < B * T
-    if uneven and operator[0] == "lstm":
-        x, weights = F.pad(x, (0, 1)), [_with_padding_gates(weights[0], state[1]), *weights[1:]]
-    rows = layout.padded_rows(reverse)
-    padded = x.new_zeros(B * T, x.shape[1])
-    if uneven and operator[0] == "lstm":
-        padded[:, -1] = 1
+    if uneven:
+        # One row more, which stands in all the padding.
+        N, I = x.shape  # noqa: E741
+        marked = operator[0] == "lstm"
+        rows_and_padding = x.new_zeros(N + 1, I + marked)
+        rows_and_padding[:N, :I] = x
+        if marked:
+            rows_and_padding[N, I] = 1
+            weights = [_with_padding_gates(weights[0], state[1]), *weights[1:]]
+        x = rows_and_padding
     y, final = whole(
         operator,
-        padded.index_copy(0, rows, x).view(T, B, x.shape[1]),
+        x.index_select(0, layout.padded_sources(reverse)).view(T, B, x.shape[1]),
         None,
         tuple(s.unsqueeze(0) for s in state),
         weights,
@@ -178,7 +181,7 @@ def _padded(
         bidirectional=False,
         batch_first=False,
     )
-    y = y.flatten(0, 1).index_select(0, rows)
+    y = y.flatten(0, 1).index_select(0, layout.padded_rows(reverse))
     if not uneven:
         return y, tuple(s.squeeze(0) for s in final)
     h_n = y.index_select(0, layout.final_rows(reverse))

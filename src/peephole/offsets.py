@@ -33,6 +33,11 @@ class StepOrder(NamedTuple):
     ranks: Int64[Tensor, "B"]
 
 
+def may_keep() -> bool:
+    """Whether tensors made now may serve later: under a mode, as of fake tensors, they may not."""
+    return not torch._C._len_torch_dispatch_stack()
+
+
 class _Numbers(NamedTuple):
     """What ``Layout`` reads from the device, at once."""
 
@@ -63,6 +68,9 @@ class Layout:
     __slots__ = ("_known", "_numbers", "offsets")
 
     def __init__(self, offsets: Tensor) -> None:
+        if not torch.compiler.is_compiling() and offsets.is_inference():
+            with torch.inference_mode(False):
+                offsets = offsets.clone()
         self.offsets = offsets
         self._numbers: _Numbers | None = None
         self._known: dict[Any, Any] = {}
@@ -75,9 +83,11 @@ class Layout:
         return self
 
     def _read(self) -> "_Numbers":
-        if self._numbers is None:
-            self._numbers = _numbers(numbers(self.offsets))
-        return self._numbers
+        if (known := self._numbers) is None:
+            known = _numbers(numbers(self.offsets))
+            if may_keep():
+                self._numbers = known
+        return known
 
     @property
     def sequences(self) -> int:
@@ -116,14 +126,17 @@ class Layout:
         return self._read().some_empty
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._known:
-            if torch.is_inference_mode_enabled():
-                # What it makes, autograd could not use later.
-                with torch.inference_mode(False):
-                    self._known[key] = make()
-            else:
-                self._known[key] = make()
-        return self._known[key]
+        if (known := self._known.get(key)) is not None:
+            return known
+        if not torch.is_inference_mode_enabled():
+            made = make()
+        else:
+            # What inference mode makes, autograd could not use later.
+            with torch.inference_mode(False):
+                made = make()
+        if may_keep():
+            self._known[key] = made
+        return made
 
     def order(self, reverse: bool = False) -> StepOrder:
         """The order in which a recurrence visits the steps; reversed, each from its last step."""

@@ -44,11 +44,10 @@ class Ragged:
     layout: Layout
 
     def __init__(self, values: Shaped[Tensor, "N *step"], offsets: Int[Tensor, "B_plus_1"]) -> None:
-        # In a graph the layers look at the numbers, when it runs; the meta device has none.
-        look = not (torch.compiler.is_compiling() or offsets.is_meta)
-        check_offsets(offsets, values, look=look)
+        check_offsets(offsets, values, look=_may_look(offsets))
         self.values = values
-        self.layout = Layout(offsets.to(torch.int64))
+        # A copy: what is worked out from them is kept, and the caller may write into theirs.
+        self.layout = Layout(offsets.to(torch.int64, copy=True))
 
     @classmethod
     def _trusted(cls, values: Tensor, offsets: Tensor) -> Self:
@@ -148,7 +147,8 @@ class Ragged:
             )
         values, offsets, lengths = jagged.values(), jagged.offsets(), jagged.lengths()
         if lengths is None:
-            return cls(values, offsets)
+            check_offsets(offsets, values, look=_may_look(offsets))
+            return cls._trusted(values, offsets)
         # A narrowed nested tensor leaves holes between its sequences.
         packed = offsets_from_lengths(lengths)
         rows = rows_of(offsets[:-1], lengths, packed)
@@ -356,6 +356,11 @@ class Ragged:
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the method itself: torch.load takes functions only, and only those that it knows.
         return _loaded, (self.values, self.offsets)
+
+
+def _may_look(offsets: Tensor) -> bool:
+    """Whether offsets have numbers: not in a graph, where layers look when it runs, nor on meta."""
+    return not (torch.compiler.is_compiling() or offsets.is_meta)
 
 
 def _loaded(values: Tensor, offsets: Tensor) -> Ragged:

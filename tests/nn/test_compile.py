@@ -222,10 +222,12 @@ class TestCalls:
         y.values.sum().backward()
         assert len(ran) == (4 if eagerly == "torch" else 0)
 
-    def test_a_backend_that_cannot_serve(self) -> None:
+    def test_a_batch_without_steps(self) -> None:
         run = compiled(peephole.LSTM(3, 4, backend="torch", dtype=F64))
-        with pytest.raises(ValueError, match=r"^backend='torch' cannot serve: the batch has no"):
-            run(random_batch([0, 0]))
+        output, (h_n, c_n) = run(random_batch([0, 0]))
+        assert output.values.shape == (0, 4)
+        assert not h_n.any()
+        assert not c_n.any()
 
     def test_offsets_that_do_not_fit_raise_when_the_graph_runs(self) -> None:
         layer = peephole.LSTM(3, 4, dtype=F64)

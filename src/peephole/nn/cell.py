@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peephole.nn.autocast import autocast_off
+from peephole.nn.autocast import autocast_off, is_cast
 from peephole.nn.checks import check_size
 from peephole.nn.initialization import initialize
 from peephole.nn.kind import Kind, refuse_tracing
 from peephole.nn.states import as_tuple
-from peephole.offsets import Layout
+from peephole.offsets import Layout, may_keep
 from peephole.ops import Found, cell_operator, is_training, run, run_compiled
 
 State = tuple[Tensor, ...]
@@ -31,6 +31,9 @@ class Cell(Kind):
     """
 
     weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Cell(Kind):
             )
         x = input if input.dim() == 2 else input.unsqueeze(0)
         state = self._initial(x) if hx is None else self._given(hx, input)
-        new = self._step(x, state, recurrent_mask)
+        new = self._as_torch_does(x, state) or self._step(x, state, recurrent_mask)
         if input.dim() == 1:
             new = tuple(s.squeeze(0) for s in new)
         return new if len(new) > 1 else new[0]
@@ -119,7 +122,8 @@ class Cell(Kind):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Take one step as ``peephole.Recurrent`` does: ``(x, state) -> (y, state)``."""
         k = len(self.states)
-        new = self._step(x, state[:k], state[k] if len(state) > k else None)
+        mask = state[k] if len(state) > k else None
+        new = self._as_torch_does(x, state[:k]) or self._step(x, state[:k], mask)
         return new[0], (*new, *state[k:])
 
     def _initial(self, x: Tensor) -> State:
@@ -134,6 +138,17 @@ class Cell(Kind):
                     f"{list(input.shape)}, got {list(s.shape)}"
                 )
         return state if input.dim() == 2 else tuple(s.unsqueeze(0) for s in state)
+
+    def _as_torch_does(self, x: Tensor, state: State) -> State | None:
+        """The new state by torch's operator, where it has the cell; else None."""
+        if not self.is_torchs() or self.single_bias or is_cast(x):
+            return None
+        operator = cell_operator(self.name, self.recurrence_options(), x)
+        if operator is None:
+            return None
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        new = operator(x, state if len(state) > 1 else state[0], *weights)
+        return new if isinstance(new, tuple) else (new,)
 
     def _step(self, x: Tensor, state: State, recurrent_mask: Tensor | None) -> State:
         if self.recurrent_dropout and self.training and recurrent_mask is None:
@@ -152,11 +167,6 @@ class Cell(Kind):
                 for name in self._names
                 if not name.endswith("_0")
             }
-            if self.is_torchs() and not self.single_bias:
-                operator = cell_operator(self.name, self.recurrence_options(), x)
-                if operator is not None:
-                    new = operator(x, state if len(state) > 1 else state[0], *weights.values())
-                    return new if isinstance(new, tuple) else (new,)
             return self._recur(x, state, weights, recurrent_mask)
 
     def _recur(
@@ -183,7 +193,8 @@ class Cell(Kind):
             sizes = self.state_sizes(self.hidden_size)
             found = run_compiled(self.name, x, offsets, None, tensors, options, sizes, 0)
         else:
-            found = run(self.name, x, _single_steps(B, x.device), tensors, options)
+            make = _single_steps if may_keep() else _single_steps.__wrapped__
+            found = run(self.name, x, make(B, x.device), tensors, options)
         return found.final
 
 

@@ -1,6 +1,7 @@
 """What layers and cells check of their sizes, with the errors of ``torch.nn``."""
 
 import math
+import numbers
 import warnings
 from typing import Any
 
@@ -39,7 +40,7 @@ def checked_widths(hidden_size: Any, num_layers: Any) -> tuple[int, ...]:
 
 def check_dropout(dropout: Any, num_layers: int) -> float:
     """Give it back; warn, as ``torch.nn``, where it has no place."""
-    number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
+    number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
     if not number or not 0 <= dropout <= 1:
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element "

@@ -88,7 +88,8 @@ def _orthogonal(parameters: Parameters, hidden_size: int) -> None:
                 nn.init.xavier_uniform_(block)
         elif name in ("weight_hh", "weight_hr"):
             for block in torch.split(parameter, hidden_size):
-                nn.init.orthogonal_(block)
+                # torch finds no orthogonal matrices in half precision.
+                block.copy_(nn.init.orthogonal_(torch.empty_like(block, dtype=_exact(block))))
         elif name.startswith("bias_") and not name.startswith("bias_ln"):
             nn.init.zeros_(parameter)
 
@@ -99,10 +100,14 @@ def _chrono(kind: "Kind", parameters: Parameters, longest: float) -> None:
     b_f = log(U(1, T_max - 1)), b_i = -b_f; for the GRU, whose z keeps, b_z likewise.
     """
     parameter = parameters["bias_ih"]
-    time = torch.empty(parameter.shape[0] // len(kind.gates), dtype=parameter.dtype)
+    time = torch.empty(parameter.shape[0] // len(kind.gates), dtype=_exact(parameter))
     bias = time.uniform_(1, longest - 1).log_().to(parameter.device)
     for gate, sign in kind.retention.items():
         _set_bias(kind, parameters, gate, sign * bias)
+
+
+def _exact(parameter: Tensor) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
 
 def _set_bias(kind: "Kind", parameters: Parameters, gate: str, value: Tensor) -> None:

@@ -95,7 +95,7 @@ class Kind(nn.Module):
             if len(self.states) == 1 or len(zoneout) != len(self.states):
                 takes = "a number or (hidden, cell)" if len(self.states) > 1 else "one number"
                 raise ValueError(f"zoneout={zoneout}; {type(self).__name__} takes {takes}")
-            zoneout = tuple(zoneout)
+            zoneout = tuple(zoneout) if any(zoneout) else 0.0
         for share in zoneout if isinstance(zoneout, tuple) else (zoneout,):
             check_share("zoneout", share)
         checked: float | tuple[float, ...] = zoneout
@@ -115,12 +115,16 @@ class Kind(nn.Module):
                 return False
         return True
 
-    def beyond_torch(self) -> str:
-        """What of it ``torch.nn``'s equations do not have, as a person writes it."""
+    def beyond_torch(self, *, values: bool = True) -> str:
+        """What of it ``torch.nn``'s equations do not have, as a person writes it.
+
+        Args:
+            values: whether to say what options are set to, or only which they are.
+        """
         if self.torch_name is None:
             return f"such layer as {type(self).__name__}"
         return ", ".join(
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={getattr(self, name)!r}" if values else name
             for name, default in self._other_equations.items()
             if getattr(self, name) != default
         )
@@ -182,8 +186,7 @@ class Kind(nn.Module):
         both = self.zoneout if isinstance(self.zoneout, tuple) else [self.zoneout] * len(sizes)
         for state, size, share in zip(self.states, sizes, both, strict=True):
             if share and self.training:
-                mask = like.new_empty((steps, size), dtype=torch.bool)
-                masks[f"zoneout_{state}"] = mask.bernoulli_(share)
+                masks[f"zoneout_{state}"] = torch.rand(steps, size, device=like.device) < share
             elif share:
                 numbers[f"zoneout_{state}"] = share
         return masks, numbers

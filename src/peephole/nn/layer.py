@@ -96,8 +96,8 @@ class Layer(Kind):
             ``torch.nn``, where it has the layer; "auto", the fastest that can.
 
     Attributes:
-        backend_used: what the last call ran on; None before the first, and in compiled graphs,
-            which choose when they run.
+        backend_used: what the last eager call ran on; None before the first. A compiled graph
+            chooses when it runs, and does not tell.
     """
 
     layer_options: ClassVar[Mapping[str, Any]] = {
@@ -306,7 +306,7 @@ class Layer(Kind):
         weights: list[dict[str, Tensor]],
         return_states: bool,
     ) -> tuple[Tensor, list[Found]]:
-        training = is_training(batch.values, weights)
+        training = is_training(batch.values, weights, *(s for state in initial for s in state))
         options = {
             **self.recurrence_options(),
             "way": self._way(batch, weights[0], training, return_states),
@@ -379,11 +379,13 @@ class Layer(Kind):
         if way in ("auto", "torch"):
             way = choose(way, self.name, batch.values, batch.layout.waste, weights, training)
         self.note_backend(way if way in BACKENDS else "torch")
-        if way == "reference" and self.backend == "auto":
-            if is_torchs:
-                why = torch_cannot(batch.values) or "it is the fastest for such a batch"
+        if way == "reference" and self.backend != "reference":
+            if not is_torchs:
+                why = f"torch.nn has no {self.beyond_torch(values=False) or 'return_states'}"
+            elif not batch.values.shape[0]:
+                why = "the batch has no steps"
             else:
-                why = f"torch.nn has no {self.beyond_torch() or 'return_states'}"
+                why = torch_cannot(batch.values) or "it is the fastest for such a batch"
             _log_reference(type(self).__name__, why)
         return way
 

@@ -140,7 +140,7 @@ class LSTM(LSTMKind, Layer):
             "full" (into all cells: ``weight_ch_l0 [3 * H, H]``, ``bias_ch_l0 [3 * H]``); gates in
             the order i, f, o (Gers & Schmidhuber 2000; Graves 2013).
         coupled: f = 1 - i (Greff et al. 2017): three gates, i, g, o, and two peepholes, i, o.
-        cell_clip: hold the cells within plus and minus this.
+        cell_clip: hold each new cell, before zoneout, within plus and minus this.
         forget_bias: first value of the forget gates' bias.
         zoneout: share of the units that keep their old state in a step; for all, or (hidden,
             cell) (Krueger et al. 2017).

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from peephole.nn import forms, pretrained
-from peephole.nn.checks import check_dropout
+from peephole.nn.checks import check_dropout, check_flag
 from peephole.nn.forms import Batch, Lengths
 from peephole.nn.kind import refuse_torchscript, refuse_tracing
 from peephole.nn.stack import stack
@@ -65,8 +65,8 @@ class Recurrent(nn.Module):
                 "layer takes one of both"
             )
         self.dropout = check_dropout(dropout, len(self.cells))
-        self.skip = skip
-        self.batch_first = batch_first
+        self.skip = check_flag("skip", skip)
+        self.batch_first = check_flag("batch_first", batch_first)
 
     def extra_repr(self) -> str:
         shown = (("dropout", 0.0), ("skip", False), ("batch_first", False))
@@ -156,6 +156,8 @@ class Recurrent(nn.Module):
 
 def _checked(cells: Cells) -> list[nn.Module]:
     cells = [cells] if isinstance(cells, nn.Module) else list(cells)
+    if not cells:
+        raise ValueError("there must be at least one cell")
     for cell in cells:
         name = type(cell).__name__
         if isinstance(cell, nn.RNNCellBase):

@@ -45,19 +45,16 @@ def run_whole(
     else:
         return None
     steps = x.shape[0] if packed else B * T
-    tensors = weights[0]
-    training = is_training(x, weights)
-    if not steps:
+    batched = packed or x.dim() == 3
+    state = _state(layer, hx, B, batched, x)
+    if not steps or state is None:
         return None
-    way = choose(layer.backend, layer.name, x, B * T / steps, tensors, training)
+    training = is_training(x, weights, *state)
+    way = choose(layer.backend, layer.name, x, B * T / steps, weights[0], training)
     if packed and steps < FEW:
         # Where another way is faster, unpacking takes longer than it wins.
         way = "packed"
     if way == "reference" or (packed and way != "packed"):
-        return None
-    batched = packed or x.dim() == 3
-    state = _state(layer, hx, B, batched, x)
-    if state is None:
         return None
     if packed and input.sorted_indices is not None:
         state = tuple(s.index_select(1, input.sorted_indices) for s in state)

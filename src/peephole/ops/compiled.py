@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from peephole.offsets import (
     Layout,
     check_offsets,
     checked_lengths,
+    may_keep,
     numbers,
     offsets_from_lengths,
     packed_rows,
@@ -123,19 +126,33 @@ def _layout(bounds: bytes, steps: int, device: torch.device) -> Layout:
     return layout
 
 
+def _layout_of(bounds: NDArray[np.int64], steps: int, device: torch.device) -> Layout:
+    make = _layout if may_keep() else _layout.__wrapped__
+    return make(bounds.tobytes(), steps, device)
+
+
+def _refuse_forward_mode() -> None:
+    """Raise where forward-mode derivatives are asked for: torch would take them for zero."""
+    if forward_ad._current_level >= 0:
+        raise RuntimeError(
+            "forward-mode derivatives (torch.func.jvp) do not pass through a compiled or exported "
+            "peephole layer; call it eagerly, where backend='reference' has them"
+        )
+
+
 def _compute(call: Call) -> list[Tensor]:
     """What an eager call computes: y, final states, and where they are asked for gates, cells."""
     values, told = call.values, _told(call.options)
     told = told | dict(zip(told["floats"], call.floats, strict=True))
     tensors = dict(zip(told["names"], call.tensors, strict=True))
     if call.lengths is None:
-        layout = _layout(numbers(call.offsets).tobytes(), values.shape[0], values.device)
+        layout = _layout_of(numbers(call.offsets), values.shape[0], values.device)
         y, final, *states = run(call.kind, values, layout, tensors, told)
         return [y, *final, *_asked(states)]
     B = call.offsets.shape[0] - 1
     T = values.shape[0] // max(B, 1)
     bounds = numbers(offsets_from_lengths(checked_lengths(call.lengths.cpu(), B, T)))
-    layout = _layout(bounds.tobytes(), int(bounds[-1]), values.device)
+    layout = _layout_of(bounds, int(bounds[-1]), values.device)
     rows = layout.padded_rows(batch_first=True, longest=T)
     # A mask with a row for each step loses those that do not exist.
     tensors |= {
@@ -178,6 +195,7 @@ def _owned(results: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[T
     "peephole::recurrence", mutates_args=(), schema=f"({SCHEMA}) -> Tensor[]", tags=TAGS
 )
 def _recurrence(*given: Any) -> list[Tensor]:
+    _refuse_forward_mode()
     call = Call(*given)
     with torch.no_grad(), torch.autocast(call.values.device.type, enabled=False):
         results = _compute(call)
@@ -186,6 +204,7 @@ def _recurrence(*given: Any) -> list[Tensor]:
 
 @_recurrence.register_fake
 def _(*given: Any) -> list[Tensor]:
+    _refuse_forward_mode()
     call = Call(*given)
     told = _told(call.options)
     N, B = call.values.shape[0], call.offsets.shape[0] - 1

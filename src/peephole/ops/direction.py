@@ -59,6 +59,9 @@ def choose(
     Raises:
         ValueError: "torch" was asked for, and cannot serve.
     """
+    if not x.shape[0]:
+        # There is nothing to compute, and torch's operators refuse to.
+        return "reference"
     if why := torch_cannot(x):
         if backend == "torch":
             raise ValueError(f"backend='torch' cannot serve: {why}; backend='reference' can")
@@ -119,11 +122,11 @@ def cell_operator(kind: str, options: Options, x: Tensor) -> Any | None:
     return torch_backend.CELLS[kind, options.get("nonlinearity")]
 
 
-def is_training(x: Tensor, weights: Sequence[Mapping[str, Tensor]]) -> bool:
+def is_training(x: Tensor, weights: Sequence[Mapping[str, Tensor]], *state: Tensor) -> bool:
     """Whether autograd records what is computed from these."""
     if not torch.is_grad_enabled():
         return False
-    if x.requires_grad:
+    if x.requires_grad or any(s.requires_grad for s in state):
         return True
     for each in weights:
         for weight in each.values():

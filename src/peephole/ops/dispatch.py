@@ -30,9 +30,7 @@ def pick(backend: str) -> ModuleType:
 
 
 def torch_cannot(x: Tensor) -> str | None:
-    """Why torch's operators cannot run on this batch now; None if they can."""
-    if x.shape[0] == 0:
-        return "the batch has no steps"
+    """Why torch's operators cannot run on this input now; None if they can."""
     if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func and forward-mode derivatives do not reach into torch's operators"
     return None

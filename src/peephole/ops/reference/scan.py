@@ -60,11 +60,17 @@ def scan(
         outputs.append(output)
     ended.append(state)
     # The sequences that ended last are the longest, which come first.
-    final = zip(*reversed(ended), strict=True)
+    final = (_joined(parts) for parts in zip(*reversed(ended), strict=True))
     return (
         tuple(torch.cat(o).index_select(0, order.places) for o in zip(*outputs, strict=True)),
-        tuple(torch.cat(parts).index_select(0, order.ranks) for parts in final),
+        tuple(whole.index_select(0, order.ranks) for whole in final),
     )
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """In the dtype of the first: under autocast a cell's states may have another than its first."""
+    dtype = parts[0].dtype
+    return torch.cat([part if part.dtype == dtype else part.to(dtype) for part in parts])
 
 
 def _by_step(streams: Sequence[Stream], rows: Tensor, counts: list[int]) -> Iterable[Iterable[Any]]:

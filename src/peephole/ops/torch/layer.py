@@ -27,8 +27,6 @@ CELLS: dict[tuple[str, str | None], Any] = {
     ("rnn", "tanh"): torch.rnn_tanh_cell,
     ("rnn", "relu"): torch.rnn_relu_cell,
 }
-# A gate whose sum has this in it is open or shut, exactly, in any dtype.
-SATURATED = 1e4
 
 
 def whole(
@@ -195,6 +193,8 @@ def _with_padding_gates(weight_ih: Tensor, c: Tensor) -> Tensor:
     """Weights of one more feature, which is 1 in padding: there f is 1, i is 0 and c stays."""
     H = c.shape[1]
     column = weight_ih.new_zeros(4, H, 1)
-    column[0] = -SATURATED
-    column[1] = SATURATED
+    # More than any other part of a gate's sum: the gate is shut or open, exactly.
+    saturated = torch.finfo(weight_ih.dtype).max / 4
+    column[0] = -saturated
+    column[1] = saturated
     return torch.cat([weight_ih, column.view(4 * H, 1)], 1)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from peephole.nn.cell import Cell
@@ -22,8 +21,8 @@ def gru(
     H = tensors["h0"].shape[1]
     bias, bias_hn = tensors.get("bias_ih"), None
     if (bias_hh := tensors.get("bias_hh")) is not None:
-        bias_hn = bias_hh[2 * H :]
-        bias = total(bias, F.pad(bias_hh[: 2 * H], (0, H)))
+        bias_hh_rz, bias_hn = torch.split_with_sizes(bias_hh, [2 * H, H])
+        bias = total(bias, torch.cat([bias_hh_rz, bias_hh_rz.new_zeros(H)]))
     y, h_n, gates = pick(options["way"]).gru(
         # Ba et al. 2016 normalize r and z together, n by itself.
         input_term(x, tensors["weight_ih"], bias, tensors.get("weight_ln_ih"), [2 * H, H]),

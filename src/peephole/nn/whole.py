@@ -56,7 +56,7 @@ def run_whole(
         way = "packed"
     if way == "reference" or (packed and way != "packed"):
         return None
-    if packed and input.sorted_indices is not None:
+    if packed and hx is not None and input.sorted_indices is not None:
         state = tuple(s.index_select(1, input.sorted_indices) for s in state)
     y, final = torch_backend.whole(
         (layer.name, layer.recurrence_options().get("nonlinearity")),

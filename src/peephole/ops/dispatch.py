@@ -76,9 +76,9 @@ def _most_waste(steps: int, hidden_size: int, *, one_dnn: bool, training: bool) 
     if one_dnn and training:
         # What it keeps for the way back falls out of the caches.
         size = steps * hidden_size
-        return 1.55 if size > 1e6 else 2.0 if size > 3e5 else 3.5
+        return 1.55 if size > 1.5e6 else 2.0 if size > 3e5 else 3.5
     if one_dnn:
-        return 1.15 if steps < FEW else 2.0 if hidden_size < 1024 else 1.4
+        return 1.15 if steps < FEW else 2.0 if hidden_size < 1024 else 1.7
     if training:
         return 1.4 if hidden_size < 256 else 1.15
     return 1.2 if hidden_size < 256 else 1.05

@@ -10,9 +10,7 @@ from torch._subclasses import FakeTensorMode
 import peephole
 from peephole import Ragged
 from tests.helpers.errors import raises
-from tests.helpers.graphs import traceable
-
-__all__ = ["traceable"]
+from tests.helpers.graphs import traceable  # noqa: F401
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -102,7 +102,7 @@ class Cell(Kind):
         return new if len(new) > 1 else new[0]
 
     def initial_state(self, batch_size: int) -> State:
-        """H ``[B, H]``, for the LSTM and c: zeros, or what was learned.
+        """The state of new sequences, each ``[B, H]``: zeros, or what was learned.
 
         With recurrent dropout its mask comes last.
         """

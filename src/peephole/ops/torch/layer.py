@@ -4,7 +4,7 @@ They take a padded batch whose sequences all have its length, or a packed one. H
 goes through either, one layer and one direction at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -107,86 +107,74 @@ def direction(
     # What a ReLU does not bound may grow past all numbers in the padding.
     bounded = operator != ("rnn", "relu") or layout.waste == 1
     run = _padded if form == "padded" and bounded else _packed
-    return run(operator, x, layout, weights, bias, state, reverse, training)
+
+    def one(
+        input: Tensor, batch_sizes: Tensor | None, hx: State, *w: Tensor
+    ) -> tuple[Tensor, State]:
+        hx = tuple(s.unsqueeze(0) for s in hx)
+        y, final = whole(
+            operator, input, batch_sizes, hx, list(w), bias, 1, 0.0, training, False, False
+        )
+        return y, tuple(s.squeeze(0) for s in final)
+
+    return run(one, x, layout, weights, state, reverse)
 
 
 def _packed(
-    operator: tuple[str, str | None],
+    one: Callable[..., tuple[Tensor, State]],
     x: Tensor,
     layout: Layout,
     weights: list[Tensor],
-    bias: bool,
     state: State,
     reverse: bool,
-    training: bool,
 ) -> tuple[Tensor, State]:
     order = layout.order(reverse)
     longest_first = [s.index_select(0, order.sequences) for s in state]
     # Empty sequences come last, and a packed batch has none.
     nonempty = order.counts[0]
-    y, final = whole(
-        operator,
+    y, ended = one(
         x.index_select(0, order.rows),
         order.batch_sizes,
-        tuple(s[:nonempty].unsqueeze(0) for s in longest_first),
-        weights,
-        bias,
-        num_layers=1,
-        dropout=0.0,
-        training=training,
-        bidirectional=False,
-        batch_first=False,
+        tuple(s[:nonempty] for s in longest_first),
+        *weights,
     )
-    ended = (s.squeeze(0) for s in final)
     if layout.some_empty:
         pairs = zip(ended, longest_first, strict=True)
-        ended = (torch.cat([end, begin[nonempty:]]) for end, begin in pairs)
+        ended = tuple(torch.cat([end, begin[nonempty:]]) for end, begin in pairs)
     return y.index_select(0, order.places), tuple(s.index_select(0, order.ranks) for s in ended)
 
 
 def _padded(
-    operator: tuple[str, str | None],
+    one: Callable[..., tuple[Tensor, State]],
     x: Tensor,
     layout: Layout,
     weights: list[Tensor],
-    bias: bool,
     state: State,
     reverse: bool,
-    training: bool,
 ) -> tuple[Tensor, State]:
     B, T = layout.sequences, layout.longest
     uneven = layout.steps < B * T
     if uneven:
         # One row more, which stands in all the padding.
         N, I = x.shape  # noqa: E741
-        marked = operator[0] == "lstm"
+        # A cell goes on in padding, and is marked to stay.
+        marked = len(state) > 1
         rows_and_padding = x.new_zeros(N + 1, I + marked)
         rows_and_padding[:N, :I] = x
         if marked:
             rows_and_padding[N, I] = 1
             weights = [_with_padding_gates(weights[0], state[1]), *weights[1:]]
         x = rows_and_padding
-    y, final = whole(
-        operator,
-        x.index_select(0, layout.padded_sources(reverse)).view(T, B, x.shape[1]),
-        None,
-        tuple(s.unsqueeze(0) for s in state),
-        weights,
-        bias,
-        num_layers=1,
-        dropout=0.0,
-        training=training,
-        bidirectional=False,
-        batch_first=False,
-    )
+    padded = x.index_select(0, layout.padded_sources(reverse)).view(T, B, x.shape[1])
+    y, final = one(padded, None, state, *weights)
     y = y.flatten(0, 1).index_select(0, layout.padded_rows(reverse))
     if not uneven:
-        return y, tuple(s.squeeze(0) for s in final)
+        return y, final
     h_n = y.index_select(0, layout.final_rows(reverse))
     if layout.some_empty:
         h_n = torch.where((layout.offsets.diff() == 0).unsqueeze(1), state[0], h_n)
     # Of the LSTM the operator gives only the last cell: padding carried it there.
-    return y, (h_n, *(s.squeeze(0) for s in final[1:]))
+    return y, (h_n, *final[1:])
 
 
 def _with_padding_gates(weight_ih: Tensor, c: Tensor) -> Tensor:

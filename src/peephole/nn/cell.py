@@ -143,7 +143,7 @@ class Cell(Kind):
         """The new state by torch's operator, where it has the cell; else None."""
         if not self.is_torchs() or self.single_bias or is_cast(x):
             return None
-        operator = cell_operator(self.name, self.recurrence_options(), x)
+        operator = cell_operator(self.name, self.recurrence_options())
         if operator is None:
             return None
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
@@ -186,6 +186,8 @@ class Cell(Kind):
             "reverse": False,
             "return_states": False,
             "training": is_training(x, [weights]),
+            "is_torchs": False,
+            "from_zeros": False,
         }
         found: Found
         if torch.compiler.is_compiling():

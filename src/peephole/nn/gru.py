@@ -11,19 +11,19 @@ from peephole.nn.kind import Kind, KindOptions
 from peephole.nn.layer import Layer, LayerOptions
 from peephole.nn.terms import input_term, total
 from peephole.offsets import Layout
-from peephole.ops import Found, pick
+from peephole.ops import Found, reference
 
 
 def gru(
     x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> Found:
-    """One direction: W_x x + b, then ``peephole.ops.gru``."""
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.gru``."""
     H = tensors["h0"].shape[1]
     bias, bias_hn = tensors.get("bias_ih"), None
     if (bias_hh := tensors.get("bias_hh")) is not None:
         bias_hh_rz, bias_hn = torch.split_with_sizes(bias_hh, [2 * H, H])
         bias = total(bias, torch.cat([bias_hh_rz, bias_hh_rz.new_zeros(H)]))
-    y, h_n, gates = pick(options["way"]).gru(
+    y, h_n, gates = reference.gru(
         # Ba et al. 2016 normalize r and z together, n by itself.
         input_term(x, tensors["weight_ih"], bias, tensors.get("weight_ln_ih"), [2 * H, H]),
         layout,

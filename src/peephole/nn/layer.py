@@ -35,7 +35,6 @@ from peephole.ops import (
     is_training,
     run,
     run_compiled,
-    torch_cannot,
 )
 from peephole.ragged import Ragged
 
@@ -277,7 +276,8 @@ class Layer(Kind):
                 batch = batch._replace(values=batch.values.to(cast))
                 weights = [{n: w.to(cast) for n, w in each.items()} for each in weights]
             initial = self._initial(hx, batch, weights, cast)
-            y, found = self._run(batch, initial, weights, return_states)
+            from_zeros = hx is None and not self.learn_initial_state
+            y, found = self._run(batch, initial, weights, return_states, from_zeros)
         ends = states.joined([each.final for each in found], self._by_layer)
         result = (batch.restore(y), states.as_given(ends, batch))
         if return_states:
@@ -305,6 +305,7 @@ class Layer(Kind):
         initial: list[states.State],
         weights: list[dict[str, Tensor]],
         return_states: bool,
+        from_zeros: bool,
     ) -> tuple[Tensor, list[Found]]:
         training = is_training(batch.values, weights, *(s for state in initial for s in state))
         options = {
@@ -312,6 +313,8 @@ class Layer(Kind):
             "way": self._way(batch, weights[0], training, return_states),
             "return_states": return_states,
             "training": training,
+            "is_torchs": self.is_torchs() and not return_states,
+            "from_zeros": from_zeros,
         }
         runs = [
             functools.partial(self._run_one, direction, batch, state, own, options)
@@ -369,24 +372,24 @@ class Layer(Kind):
         """The backend, or how torch's; see ``peephole.ops.direction.run``."""
         way = self.backend
         is_torchs = self.is_torchs() and not return_states
-        if not is_torchs:
-            if way == "torch":
-                what = "return_states" if return_states else self.beyond_torch()
-                raise ValueError(torch_lacks(what))
-            way = "reference"
+        if way == "torch" and not is_torchs:
+            what = "return_states" if return_states else self.beyond_torch()
+            raise ValueError(torch_lacks(what))
         if torch.compiler.is_compiling():
             return way
-        if way in ("auto", "torch"):
-            way = choose(way, self.name, batch.values, batch.layout.waste, weights, training)
-        self.note_backend(way if way in BACKENDS else "torch")
-        if way == "reference" and self.backend != "reference":
-            if not is_torchs:
-                why = f"torch.nn has no {self.beyond_torch(values=False) or 'return_states'}"
-            elif not batch.values.shape[0]:
-                why = "the batch has no steps"
-            else:
-                why = torch_cannot(batch.values) or "it is the fastest for such a batch"
-            _log_reference(type(self).__name__, why)
+        way, why = choose(
+            way,
+            self.name,
+            batch.values,
+            lambda: batch.layout.waste,
+            weights,
+            is_torchs=is_torchs,
+            training=training,
+        )
+        used = way if way in BACKENDS else "torch"
+        self.note_backend(used)
+        if why is not None:
+            _log_choice(type(self).__name__, used, why)
         return way
 
     def note_backend(self, backend: str) -> None:
@@ -413,5 +416,5 @@ class Layer(Kind):
 
 
 @functools.cache
-def _log_reference(layer: str, why: str) -> None:
-    log.info("peephole.%s runs on the reference backend: %s", layer, why)
+def _log_choice(layer: str, backend: str, why: str) -> None:
+    log.info("peephole.%s runs on the %s backend: %s", layer, backend, why)

@@ -12,7 +12,7 @@ from peephole.nn.kind import Kind, KindOptions, Shapes
 from peephole.nn.layer import Layer, LayerOptions
 from peephole.nn.terms import input_term, total
 from peephole.offsets import Layout
-from peephole.ops import Found, pick
+from peephole.ops import Found, reference
 
 PEEPHOLES = (None, "diagonal", "full")
 
@@ -20,7 +20,7 @@ PEEPHOLES = (None, "diagonal", "full")
 def lstm(
     x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> Found:
-    """One direction: W_x x + b, then ``peephole.ops.lstm``."""
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.lstm``."""
     bias = total(tensors.get("bias_ih"), tensors.get("bias_hh"))
     if (bias_ch := tensors.get("bias_ch")) is not None:
         # The peepholes' gates are all but g, which stands before the last.
@@ -28,7 +28,7 @@ def lstm(
         before, o = bias_ch[:-H], bias_ch[-H:]
         bias = total(bias, torch.cat([before, torch.zeros_like(o), o]))
     weight_ih = tensors["weight_ih"]
-    y, final, states = pick(options["way"]).lstm(
+    y, final, states = reference.lstm(
         input_term(x, weight_ih, bias, tensors.get("weight_ln_ih"), [weight_ih.shape[0]]),
         layout,
         tensors["weight_hh"],

@@ -11,16 +11,16 @@ from peephole.nn.kind import Kind, KindOptions
 from peephole.nn.layer import Layer, LayerOptions
 from peephole.nn.terms import input_term, total
 from peephole.offsets import Layout
-from peephole.ops import Found, pick
+from peephole.ops import Found, reference
 
 
 def rnn(
     x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> Found:
-    """One direction: W_x x + b, then ``peephole.ops.rnn``."""
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.rnn``."""
     bias = total(tensors.get("bias_ih"), tensors.get("bias_hh"))
     weight_ih = tensors["weight_ih"]
-    y, h_n = pick(options["way"]).rnn(
+    y, h_n = reference.rnn(
         input_term(x, weight_ih, bias, tensors.get("weight_ln_ih"), [weight_ih.shape[0]]),
         layout,
         tensors["weight_hh"],

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from peephole.nn.autocast import is_cast
-from peephole.ops import FEW, choose, is_training
+from peephole.ops import BACKENDS, FEW, choose, is_training
 from peephole.ops import torch as torch_backend
 
 if TYPE_CHECKING:
@@ -50,11 +50,19 @@ def run_whole(
     if not steps or state is None:
         return None
     training = is_training(x, weights, *state)
-    way = choose(layer.backend, layer.name, x, B * T / steps, weights[0], training)
+    way, _ = choose(
+        layer.backend,
+        layer.name,
+        x,
+        lambda: B * T / steps,
+        weights[0],
+        is_torchs=True,
+        training=training,
+    )
     if packed and steps < FEW:
         # Where another way is faster, unpacking takes longer than it wins.
         way = "packed"
-    if way == "reference" or (packed and way != "packed"):
+    if way in BACKENDS or (packed and way != "packed"):
         return None
     if packed and hx is not None and input.sorted_indices is not None:
         state = tuple(s.index_select(1, input.sorted_indices) for s in state)

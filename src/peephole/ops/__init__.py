@@ -1,5 +1,6 @@
 """Recurrences as functions over a ragged batch. Their equations are in ``ops/reference``."""
 
+from peephole.ops import reference
 from peephole.ops.compiled import run_compiled
 from peephole.ops.direction import (
     RECURRENCES,
@@ -10,7 +11,7 @@ from peephole.ops.direction import (
     is_training,
     run,
 )
-from peephole.ops.dispatch import BACKENDS, FEW, pick, torch_cannot
+from peephole.ops.dispatch import BACKENDS, FEW
 from peephole.ops.gru import gru
 from peephole.ops.lstm import lstm
 from peephole.ops.reference.scan import scan
@@ -27,10 +28,9 @@ __all__ = [
     "gru",
     "is_training",
     "lstm",
-    "pick",
+    "reference",
     "rnn",
     "run",
     "run_compiled",
     "scan",
-    "torch_cannot",
 ]

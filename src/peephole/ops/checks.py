@@ -79,7 +79,3 @@ def check_zoneout(
             raise ValueError(f"{name} has device {zoneout.device}, but gates_x has {like.device}")
     elif zoneout is not None and not 0 <= zoneout <= 1:
         raise ValueError(f"{name}={zoneout}; it must be from 0 to 1, or a mask {list(shape)}")
-
-
-def zeros_if_none(state: Tensor | None, like: Tensor, shape: tuple[int, int]) -> Tensor:
-    return like.new_zeros(shape) if state is None else state

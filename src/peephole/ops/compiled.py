@@ -121,9 +121,9 @@ def _told(options: str) -> dict[str, Any]:
 def _layout(bounds: bytes, steps: int, device: torch.device) -> Layout:
     """Of offsets, given as their memory, that must cut so many steps into sequences."""
     with torch.inference_mode(False):
-        layout = Layout.of_numbers(np.frombuffer(bounds, dtype=np.int64).copy(), device)
-        check_offsets(torch.from_numpy(layout.bounds), torch.empty(steps, 0))
-    return layout
+        given = np.frombuffer(bounds, dtype=np.int64).copy()
+        check_offsets(torch.from_numpy(given), torch.empty(steps, 0))
+        return Layout.of_numbers(given, device)
 
 
 def _layout_of(bounds: NDArray[np.int64], steps: int, device: torch.device) -> Layout:

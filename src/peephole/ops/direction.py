@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from peephole.offsets import Layout
+from peephole.ops import cpu
 from peephole.ops import torch as torch_backend
-from peephole.ops.dispatch import BACKENDS, torch_cannot, torch_form
+from peephole.ops.dispatch import cpu_cannot, torch_cannot, torch_form
 
 Options = Mapping[str, Any]
 
@@ -33,48 +34,67 @@ class Found(NamedTuple):
 Recurrence = Callable[[Tensor, Layout, Mapping[str, Tensor], Options], Found]
 # By name, so that a graph can hold a recurrence as text; the modules that have one add it.
 RECURRENCES: dict[str, Recurrence] = {}
+# How a direction can be computed: on a backend, or through torch's operators.
+WAYS = ("reference", "cpu", "padded", "packed")
 
 
 def choose(
     backend: str,
     kind: str,
     x: Tensor,
-    waste: float,
+    waste: Callable[[], float],
     tensors: Mapping[str, Tensor],
+    *,
+    is_torchs: bool,
     training: bool,
-) -> str:
-    """The way that a layer which ``torch.nn`` has takes with this batch.
+) -> tuple[str, str | None]:
+    """The way that a layer takes with this batch.
 
     Args:
-        backend: "auto" or "torch".
+        backend: "auto", or a backend's name.
         kind: the recurrence's name.
         x: ``[N, I]``.
-        waste: how many steps a padded batch has for each that exists.
+        waste: gives how many steps a padded batch has for each that exists.
         tensors: the weights, by name.
+        is_torchs: whether ``torch.nn`` has the layer.
         training: whether gradients will be asked for.
 
     Returns:
-        "reference", "padded" or "packed", the latter two on torch's operators.
+        "cpu", "reference", or on torch's operators "padded" or "packed"; and where "auto" took
+        another than the first, why.
 
     Raises:
-        ValueError: "torch" was asked for, and cannot serve.
+        ValueError: the backend that was asked for cannot serve.
     """
+    if backend == "reference":
+        return backend, None
+    why = None
+    if backend in ("auto", "cpu"):
+        why = cpu_cannot(kind, x, tensors)
+        if why is None:
+            return "cpu", None
+        if backend == "cpu":
+            raise ValueError(f"backend='cpu' cannot serve: {why}; backend='reference' can")
+    if not is_torchs:
+        return "reference", why
     if not x.shape[0]:
         # There is nothing to compute, and torch's operators refuse to.
-        return "reference"
-    if why := torch_cannot(x):
+        return "reference", "the batch has no steps"
+    if cannot := torch_cannot():
         if backend == "torch":
-            raise ValueError(f"backend='torch' cannot serve: {why}; backend='reference' can")
-        return "reference"
+            raise ValueError(f"backend='torch' cannot serve: {cannot}; backend='reference' can")
+        return "reference", cannot
     form = torch_form(
         kind,
         x,
-        waste,
+        waste(),
         hidden_size=tensors["weight_hh"].shape[1],
         projected="weight_hr" in tensors,
         training=training,
     )
-    return form or ("packed" if backend == "torch" else "reference")
+    if backend == "torch":
+        return form or "packed", None
+    return form or "reference", why
 
 
 def run(
@@ -87,15 +107,26 @@ def run(
         x: ``[N, I]``.
         layout: of the batch.
         tensors: weights, masks and initial states, by name.
-        options: the recurrence's own, and ``reverse``, ``return_states``, ``training``, and
-            ``way``: a backend, or where ``torch.nn`` has the layer also "padded" or "packed",
-            "torch" for the faster of these two, or "auto" for the fastest of all.
+        options: the recurrence's own, and ``reverse``; ``return_states``; ``training``, whether
+            gradients will be asked for; ``is_torchs``, whether ``torch.nn`` has the layer;
+            ``from_zeros``, whether the initial states are zeros; and ``way``, one of ``WAYS``, or
+            "torch" or "auto" for the fastest of torch's or of all.
     """
     way = options["way"]
-    if way in ("auto", "torch"):
-        way = choose(way, kind, x, layout.waste, tensors, options["training"])
-    if way in BACKENDS:
-        return RECURRENCES[kind](x, layout, tensors, {**options, "way": way})
+    if way not in WAYS:
+        way, _ = choose(
+            way,
+            kind,
+            x,
+            lambda: layout.waste,
+            tensors,
+            is_torchs=options["is_torchs"],
+            training=options["training"],
+        )
+    if way == "reference":
+        return RECURRENCES[kind](x, layout, tensors, options)
+    if way == "cpu":
+        return _run_on_cpu(kind, x, layout, tensors, options)
     y, final = torch_backend.direction(
         (kind, options.get("nonlinearity")),
         way,
@@ -109,15 +140,30 @@ def run(
     return Found(y, final)
 
 
-def cell_operator(kind: str, options: Options, x: Tensor) -> Any | None:
+def _run_on_cpu(
+    kind: str, x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Options
+) -> Found:
+    def again(known: Mapping[str, Tensor | None]) -> cpu.Results:
+        there = {name: tensor for name, tensor in known.items() if tensor is not None}
+        found = RECURRENCES[kind](there.pop("x"), layout, {**initial, **there}, options)
+        return found.y, found.final, tuple(s for s in found[2:] if s is not None)
+
+    initial = {name: tensors[name] for name in ("h0", "c0") if name in tensors}
+    given: dict[str, Tensor | None] = dict(tensors)
+    if options["from_zeros"]:
+        given |= dict.fromkeys(initial)
+    y, final, states = cpu.run(kind, x, layout, given, options, again)
+    return Found(y, final, *states)
+
+
+def cell_operator(kind: str, options: Options) -> Any | None:
     """Torch's operator for one step of a cell; None where it cannot serve.
 
     Args:
         kind: the recurrence's name; it is one that ``torch.nn`` has.
         options: the recurrence's.
-        x: ``[B, I]``.
     """
-    if not torch.compiler.is_compiling() and torch_cannot(x):
+    if not torch.compiler.is_compiling() and torch_cannot():
         return None
     return torch_backend.CELLS[kind, options.get("nonlinearity")]
 

@@ -1,37 +1,70 @@
 """Which backend computes a recurrence."""
 
+from collections.abc import Mapping
 from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from peephole.ops import reference
+from peephole.ops import cpu, reference
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu}
 
 
-def pick(backend: str) -> ModuleType:
-    """The module whose ``lstm``, ``gru`` and ``rnn`` serve; "auto" is the fastest that can.
+def pick(backend: str, kind: str, gates_x: Tensor, tensors: Mapping[str, Tensor | None]) -> str:
+    """The backend that computes a recurrence alone; "auto" is the fastest that can.
+
+    Args:
+        backend: its name, or "auto".
+        kind: the recurrence's name.
+        gates_x: the input's part of the gates.
+        tensors: weights, masks and initial states, by name.
 
     Raises:
-        ValueError: there is no backend of that name, or it serves whole layers only.
+        ValueError: there is no backend of that name, it serves whole layers only, or it cannot
+            serve this.
     """
-    if backend == "auto":
-        return reference
     if backend == "torch":
         raise ValueError(
             "backend='torch' serves peephole.LSTM, GRU and RNN: torch's operators take a layer's "
             f"input and not gates_x; here there are {', '.join(['auto', *BACKENDS])}"
         )
-    if backend not in BACKENDS:
+    if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend={backend!r}; there are {', '.join(['auto', *BACKENDS])}")
-    return BACKENDS[backend]
+    if backend == "reference":
+        return backend
+    why = cpu_cannot(kind, gates_x, tensors)
+    if why is None:
+        return "cpu"
+    if backend == "cpu":
+        raise ValueError(f"backend='cpu' cannot serve: {why}; backend='reference' can")
+    return "reference"
 
 
-def torch_cannot(x: Tensor) -> str | None:
-    """Why torch's operators cannot run on this input now; None if they can."""
-    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+def cpu_cannot(kind: str, x: Tensor, tensors: Mapping[str, Tensor | None]) -> str | None:
+    """Why the compiled kernels cannot compute this now; None if they can.
+
+    Args:
+        kind: the recurrence's name.
+        x: the input ``[N, I]``, or ``gates_x``.
+        tensors: weights, masks and initial states, by name.
+    """
+    if in_transform():
+        return "torch.func and forward-mode derivatives do not reach into compiled kernels"
+    return cpu.cannot(kind, x, tensors)
+
+
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is at work."""
+    return forward_ad._current_level >= 0 or (
+        torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def torch_cannot() -> str | None:
+    """Why torch's operators cannot run now; None if they can."""
+    if in_transform():
         return "torch.func and forward-mode derivatives do not reach into torch's operators"
     return None
 

@@ -6,8 +6,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from peephole.offsets import Layout
-from peephole.ops.checks import check_recurrence, check_shape, check_zoneout, zeros_if_none
-from peephole.ops.dispatch import pick
+from peephole.ops.checks import check_recurrence, check_shape, check_zoneout
+from peephole.ops.serve import serve
 
 
 def gru(
@@ -44,7 +44,7 @@ def gru(
         reverse: run each sequence from its own last step to its first. The output stays in the
             order of the input.
         return_states: give all gates too.
-        backend: "auto" or "reference".
+        backend: "auto", "cpu" or "reference".
 
     Returns:
         The output h at every step, and each sequence's final h: its initial one where it is
@@ -68,16 +68,21 @@ def gru(
     check_shape("h0", h0, (B, H))
     check_shape("recurrent_mask", recurrent_mask, (B, H))
     check_zoneout("zoneout_h", zoneout_h, gates_x, (gates_x.shape[0], H))
-    y, h_n, gates = pick(backend).gru(
+    y, (h_n,), states = serve(
+        "gru",
+        backend,
         gates_x,
         Layout(offsets),
-        weight_hh,
-        bias_hn=bias_hn,
-        weight_ln_hh=weight_ln_hh,
-        h0=zeros_if_none(h0, gates_x, (B, H)),
-        recurrent_mask=recurrent_mask,
+        {
+            "weight_hh": weight_hh,
+            "bias_hn": bias_hn,
+            "weight_ln_hh": weight_ln_hh,
+            "h0": h0,
+            "recurrent_mask": recurrent_mask,
+        },
+        {"h0": H},
         zoneout_h=zoneout_h,
         reverse=reverse,
         return_states=return_states,
     )
-    return (y, h_n, gates) if return_states else (y, h_n)
+    return (y, h_n, *states)

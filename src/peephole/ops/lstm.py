@@ -6,8 +6,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from peephole.offsets import Layout
-from peephole.ops.checks import check_recurrence, check_shape, check_zoneout, zeros_if_none
-from peephole.ops.dispatch import pick
+from peephole.ops.checks import check_recurrence, check_shape, check_zoneout
+from peephole.ops.serve import serve
 
 
 def lstm(
@@ -61,7 +61,7 @@ def lstm(
         reverse: run each sequence from its own last step to its first. The output stays in the
             order of the input.
         return_states: give all gates and cells too.
-        backend: "auto" or "reference".
+        backend: "auto", "cpu" or "reference".
 
     Returns:
         The output h at every step ``[N, P]``, and each sequence's final (h ``[B, P]``,
@@ -103,18 +103,23 @@ def lstm(
         raise ValueError("bias_ln_c goes with weight_ln_c, which is None")
     if cell_clip is not None and not cell_clip > 0:
         raise ValueError(f"cell_clip={cell_clip}; it must be more than 0, or None")
-    y, final, states = pick(backend).lstm(
+    y, final, states = serve(
+        "lstm",
+        backend,
         gates_x,
         Layout(offsets),
-        weight_hh,
-        weight_ch=weight_ch,
-        weight_hr=weight_hr,
-        weight_ln_hh=weight_ln_hh,
-        weight_ln_c=weight_ln_c,
-        bias_ln_c=bias_ln_c,
-        h0=zeros_if_none(h0, gates_x, (B, P)),
-        c0=zeros_if_none(c0, gates_x, (B, H)),
-        recurrent_mask=recurrent_mask,
+        {
+            "weight_hh": weight_hh,
+            "weight_ch": weight_ch,
+            "weight_hr": weight_hr,
+            "weight_ln_hh": weight_ln_hh,
+            "weight_ln_c": weight_ln_c,
+            "bias_ln_c": bias_ln_c,
+            "h0": h0,
+            "c0": c0,
+            "recurrent_mask": recurrent_mask,
+        },
+        {"h0": P, "c0": H},
         zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
         cell_clip=cell_clip,

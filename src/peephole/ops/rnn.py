@@ -4,8 +4,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from peephole.offsets import Layout
-from peephole.ops.checks import check_recurrence, check_shape, check_zoneout, zeros_if_none
-from peephole.ops.dispatch import pick
+from peephole.ops.checks import check_recurrence, check_shape, check_zoneout
+from peephole.ops.serve import serve
 
 
 def rnn(
@@ -39,7 +39,7 @@ def rnn(
             each row of ``gates_x``, or one number from 0 to 1.
         reverse: run each sequence from its own last step to its first. The output stays in the
             order of the input.
-        backend: "auto" or "reference".
+        backend: "auto", "cpu" or "reference".
 
     Returns:
         The output h at every step, and each sequence's final h: its initial one where it is
@@ -63,14 +63,19 @@ def rnn(
     check_shape("h0", h0, (B, H))
     check_shape("recurrent_mask", recurrent_mask, (B, H))
     check_zoneout("zoneout_h", zoneout_h, gates_x, (gates_x.shape[0], H))
-    y, h_n = pick(backend).rnn(
+    y, (h_n,), _ = serve(
+        "rnn",
+        backend,
         gates_x,
         Layout(offsets),
-        weight_hh,
+        {
+            "weight_hh": weight_hh,
+            "weight_ln_hh": weight_ln_hh,
+            "h0": h0,
+            "recurrent_mask": recurrent_mask,
+        },
+        {"h0": H},
         nonlinearity=nonlinearity,
-        weight_ln_hh=weight_ln_hh,
-        h0=zeros_if_none(h0, gates_x, (B, H)),
-        recurrent_mask=recurrent_mask,
         zoneout_h=zoneout_h,
         reverse=reverse,
     )

@@ -1,0 +1,226 @@
+// The GRU: Cho et al. 2014 with the reset gate applied after the product, as torch.nn and cuDNN.
+//
+// r = sigmoid(x_r + W_r h)    z = sigmoid(x_z + W_z h)    n = tanh(x_n + r (W_n h + b_hn))
+// h' = (1 - z) n + z h
+//
+// The reference, with which it must agree, is src/peephole/ops/reference/gru.py.
+#pragma once
+
+#include "functions.h"
+#include "part.h"
+#include "zoneout.h"
+
+namespace {
+
+template <class T>
+struct GruForwardSpace : CommonSpace<T> {
+  T* h[2];    // h before and after a step
+  T* seen[2]; // the same as the gates see it, masked; `h` itself without a mask
+
+  GruForwardSpace(Arena& arena, int64_t hidden, int64_t count)
+      : CommonSpace<T>(arena, hidden, count) {
+    for (T*& each : h) each = arena.take<T>(count * this->stride);
+    for (T*& each : seen) each = arena.take<T>(count * this->stride);
+  }
+};
+
+template <class T>
+class GruForwardRun : PartRun<T> {
+ public:
+  GruForwardRun(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
+                const Weights<T>& weights, int64_t part, GruForwardSpace<T>& space)
+      : PartRun<T>(model.hidden, batch, part, space),
+        m_(model),
+        out_(out),
+        w_(weights),
+        own_(space) {}
+
+  void run() {
+    this->read_states(m_.h0, own_.h[0]);
+    if (m_.recurrent_mask) this->read_masked(m_.h0, m_.recurrent_mask, own_.seen[0]);
+    this->end_at(-1, part_.count, [&](int64_t r) { this->write_state(own_.h[0], r, out_.h_n); });
+    int64_t running = part_.count;
+    for (int64_t t = 0; t < this->longest(); ++t) {
+      running = this->running(t, running);
+      step(t, running);
+    }
+  }
+
+ private:
+  using PartRun<T>::H;
+  using PartRun<T>::L;
+  using PartRun<T>::part_;
+  using PartRun<T>::s_;
+
+  void step(int64_t t, int64_t running) {
+    const T* seen = (m_.recurrent_mask ? own_.seen : own_.h)[t & 1];
+    for (int64_t panel = 0; panel < w_.matrix.panels(); ++panel)
+      for (int64_t first = 0; first < running; first += kRowsAtOnce) {
+        int64_t count = smaller(kRowsAtOnce, running - first);
+        this->fetch(out_.gates_x, 3, w_.matrix, panel, t, first, count);
+        this->multiply_state(w_, seen, panel, first, count, s_.sums);
+        for (int64_t r = 0; r < count; ++r) cell(t, first + r, panel * L, s_.sums + r * 3 * L);
+      }
+    this->end_at(t, running, [&](int64_t r) { this->write_state(own_.h[~t & 1], r, out_.h_n); });
+  }
+
+  void cell(int64_t t, int64_t r, int64_t j, const T* sums) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t), at = r * s_.stride + j;
+    const T* x = out_.gates_x + row * 3 * H + j;
+    Vec<T> n_h = load(sums + 2 * L);
+    if (m_.bias_hn) n_h += load(m_.bias_hn + j, count);
+    Vec<T> reset = vector_sigmoid(load(x, count) + load(sums));
+    Vec<T> z = vector_sigmoid(load(x + H, count) + load(sums + L));
+    Vec<T> n = vector_tanh(multiply_add(reset, n_h, load(x + 2 * H, count)));
+    Vec<T> old_h = load(own_.h[t & 1] + at);
+    Vec<T> h = multiply_add(z, old_h - n, n);
+    if (any(m_.zoneout_h))
+      h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
+    if (out_.gates) {
+      T* gates = out_.gates + row * 3 * H + j;
+      store(gates, reset, count);
+      store(gates + H, z, count);
+      store(gates + 2 * H, n, count);
+    }
+    if (out_.n_h) store(out_.n_h + row * H + j, n_h, count);
+    store(out_.y + row * H + j, h, count);
+    store(own_.h[~t & 1] + at, h);
+    if (m_.recurrent_mask)
+      store(own_.seen[~t & 1] + at,
+            h * load(m_.recurrent_mask + this->index(r) * H + j, count));
+  }
+
+  const Gru<T>& m_;
+  const GruForward<T>& out_;
+  const Weights<T>& w_;
+  GruForwardSpace<T>& own_;
+};
+
+template <class T>
+bool gru_forward(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
+                 const Team& team) {
+  Weights<T> weights(gates_by_unit(model.weight_hh, model.hidden, model.hidden, 3));
+  Weights<T>* all[] = {&weights};
+  auto work = [&](int64_t part, GruForwardSpace<T>& space) {
+    GruForwardRun<T>(model, out, batch, weights, part, space).run();
+  };
+  return run_parts<T, GruForwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+}
+
+// The derivative. What W_hn h + b_hn gets is not what gates_x gets for n, but that times r.
+
+template <class T>
+struct GruBackwardWeights {
+  Weights<T> rz, n;  // d_h(t-1) += d_rz W_rz + d_n_h W_n
+
+  explicit GruBackwardWeights(const Gru<T>& m)
+      : rz(columns_of(m.weight_hh, m.hidden, 2 * m.hidden)),
+        n(columns_of(m.weight_hh + 2 * m.hidden * m.hidden, m.hidden, m.hidden)) {}
+};
+
+template <class T>
+struct GruBackwardSpace : CommonSpace<T> {
+  T* d_h;
+  T* d_bias;     // sums over steps
+  T* d_bias_hn;  // likewise
+
+  GruBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
+      : CommonSpace<T>(arena, hidden, count),
+        d_h(arena.take<T>(count * this->stride)),
+        d_bias(arena.take<T>(3 * this->stride)),
+        d_bias_hn(arena.take<T>(this->stride)) {}
+};
+
+template <class T>
+class GruBackwardRun : PartRun<T> {
+ public:
+  GruBackwardRun(const Gru<T>& model, const GruBackward<T>& given, const Batch& batch,
+                 const GruBackwardWeights<T>& weights, int64_t part, GruBackwardSpace<T>& space)
+      : PartRun<T>(model.hidden, batch, part, space),
+        m_(model),
+        g_(given),
+        w_(weights),
+        own_(space) {}
+
+  void run() {
+    this->read_states(g_.d_h_n, own_.d_h);
+    std::memset(own_.d_bias, 0, 3 * s_.stride * sizeof(T));
+    std::memset(own_.d_bias_hn, 0, s_.stride * sizeof(T));
+    int64_t running = 0;
+    for (int64_t t = this->longest() - 1; t >= 0; --t) {
+      while (running < part_.count && part_.sequences[running].steps > t) ++running;
+      for (int64_t r = 0; r < running; ++r)
+        for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+      const T* mask = m_.recurrent_mask;
+      this->add_product(w_.rz, g_.d_gates, 3 * H, 0, t, running, own_.d_h, mask);
+      this->add_product(w_.n, g_.d_n_h, H, 0, t, running, own_.d_h, mask);
+    }
+    this->write_states(own_.d_h, g_.d_h0);
+    this->write_totals(own_.d_bias, 3, g_.d_bias);
+    this->write_totals(own_.d_bias_hn, 1, g_.d_bias_hn);
+  }
+
+ private:
+  using PartRun<T>::H;
+  using PartRun<T>::L;
+  using PartRun<T>::part_;
+  using PartRun<T>::s_;
+
+  void cell(int64_t t, int64_t r, int64_t j) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t);
+    Vec<T> one = broadcast(T(1));
+    const T* gates = g_.gates + row * 3 * H + j;
+    Vec<T> reset = load(gates, count), z = load(gates + H, count), n = load(gates + 2 * H, count);
+    Vec<T> n_h = load(g_.n_h + row * H + j, count);
+    Vec<T> old_h = this->load_or_zero(this->before(g_.y, m_.h0, r, t), j);
+    T* d_h_at = own_.d_h + r * s_.stride + j;
+    Vec<T> d_h = load(d_h_at), d_old_h{};
+    if (g_.d_y) d_h += load(g_.d_y + row * H + j, count);
+    if (any(m_.zoneout_h)) {
+      Vec<T> share = shares(m_.zoneout_h, row, H, j, count);
+      d_old_h = held_derivative(m_.zoneout_h, share, d_h);
+      d_h = fresh_derivative(m_.zoneout_h, share, d_h);
+    }
+    Vec<T> d_z = d_h * (old_h - n), d_n = d_h * (one - z), up_reset{};
+    if (g_.upstream_gates) {
+      const T* upstream = g_.upstream_gates + row * 3 * H + j;
+      up_reset = load(upstream, count);
+      d_z += load(upstream + H, count);
+      d_n += load(upstream + 2 * H, count);
+    }
+    d_z *= z * (one - z);
+    d_n *= one - n * n;
+    Vec<T> d_reset = multiply_add(d_n, n_h, up_reset) * (reset * (one - reset));
+    Vec<T> d_n_h = d_n * reset;
+    store(d_h_at, multiply_add(d_h, z, d_old_h));  // the gates' part is added later
+    T* d_gates = g_.d_gates + row * 3 * H + j;
+    store(d_gates, d_reset, count);
+    store(d_gates + H, d_z, count);
+    store(d_gates + 2 * H, d_n, count);
+    store(g_.d_n_h + row * H + j, d_n_h, count);
+    this->add_total(own_.d_bias, 0, j, d_reset);
+    this->add_total(own_.d_bias, 1, j, d_z);
+    this->add_total(own_.d_bias, 2, j, d_n);
+    this->add_total(own_.d_bias_hn, 0, j, d_n_h);
+  }
+
+  const Gru<T>& m_;
+  const GruBackward<T>& g_;
+  const GruBackwardWeights<T>& w_;
+  GruBackwardSpace<T>& own_;
+};
+
+template <class T>
+bool gru_backward(const Gru<T>& model, const GruBackward<T>& given, const Batch& batch,
+                  const Team& team) {
+  GruBackwardWeights<T> weights(model);
+  Weights<T>* all[] = {&weights.rz, &weights.n};
+  auto work = [&](int64_t part, GruBackwardSpace<T>& space) {
+    GruBackwardRun<T>(model, given, batch, weights, part, space).run();
+  };
+  return run_parts<T, GruBackwardSpace<T>>(batch, team, model.hidden, all, 2, work);
+}
+
+}  // namespace

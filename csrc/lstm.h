@@ -1,0 +1,208 @@
+// The LSTM: Graves 2013, equations 7 to 11.
+//
+// The reference, with which it must agree, is src/peephole/ops/reference/lstm.py.
+#pragma once
+
+#include "functions.h"
+#include "part.h"
+#include "zoneout.h"
+
+namespace {
+
+template <class T>
+struct LstmForwardWeights {
+  Weights<T> hidden;       // W_h: all gates of a vector of units a panel
+  Weights<T> looking;      // full peepholes of i and f at c(t-1), likewise
+  Weights<T> looking_out;  // full peephole of o at c(t)
+
+  explicit LstmForwardWeights(const Lstm<T>& m) {
+    int64_t H = m.hidden;
+    int gates = m.coupled ? 3 : 4;
+    hidden = Weights<T>(gates_by_unit(m.weight_hh, H, H, gates));
+    if (m.peephole == Peephole::full) {
+      looking = Weights<T>(gates_by_unit(m.weight_ch, H, H, gates - 2));
+      looking_out = Weights<T>(rows_of(m.weight_ch + (gates - 2) * H * H, H, H));
+    }
+  }
+};
+
+template <class T>
+struct LstmForwardSpace : CommonSpace<T> {
+  T* h[2];   // what W_h multiplies, before and after a step
+  T* c[2];   // cells; without full peepholes only the first is used
+  T* o;      // o's sums, which wait for c(t)
+  T* looks;  // of a panel, the peepholes' part
+
+  LstmForwardSpace(Arena& arena, int64_t hidden, int64_t count)
+      : CommonSpace<T>(arena, hidden, count) {
+    for (T*& each : h) each = arena.take<T>(count * this->stride);
+    for (T*& each : c) each = arena.take<T>(count * this->stride);
+    o = arena.take<T>(count * this->stride);
+    looks = arena.take<T>(kRowsAtOnce * 2 * kLanes<T>);
+  }
+};
+
+template <class T>
+class LstmForwardRun : PartRun<T> {
+ public:
+  LstmForwardRun(const Lstm<T>& model, const LstmForward<T>& out, const Batch& batch,
+                 const LstmForwardWeights<T>& weights, int64_t part, LstmForwardSpace<T>& space)
+      : PartRun<T>(model.hidden, batch, part, space),
+        m_(model),
+        out_(out),
+        w_(weights),
+        own_(space),
+        gates_(model.coupled ? 3 : 4),
+        full_(model.peephole == Peephole::full) {}
+
+  void run() {
+    this->read_masked(m_.h0, m_.recurrent_mask, own_.h[0]);
+    this->read_states(m_.c0, own_.c[0]);
+    this->end_at(-1, part_.count, [&](int64_t r) {
+      copy_or_zero(this->of_sequence(m_.h0, r), out_.h_n + this->index(r) * H, H);
+      copy_or_zero(this->of_sequence(m_.c0, r), out_.c_n + this->index(r) * H, H);
+    });
+    int64_t running = part_.count;
+    for (int64_t t = 0; t < this->longest(); ++t) {
+      running = this->running(t, running);
+      step(t, running);
+    }
+  }
+
+ private:
+  using PartRun<T>::H;
+  using PartRun<T>::L;
+  using PartRun<T>::part_;
+  using PartRun<T>::s_;
+
+  void step(int64_t t, int64_t running) {
+    const T* h = own_.h[t & 1];
+    T* h_new = own_.h[~t & 1];
+    const T* c = own_.c[full_ ? t & 1 : 0];
+    T* c_new = own_.c[full_ ? ~t & 1 : 0];
+    const Matrix<T>& matrix = w_.hidden.matrix;
+    for (int64_t panel = 0; panel < matrix.panels(); ++panel)
+      for (int64_t first = 0; first < running; first += kRowsAtOnce) {
+        int64_t count = smaller(kRowsAtOnce, running - first);
+        this->fetch(out_.gates_x, gates_, matrix, panel, t, first, count);
+        this->multiply_state(w_.hidden, h, panel, first, count, s_.sums);
+        if (full_) this->multiply_state(w_.looking, c, panel, first, count, own_.looks);
+        for (int64_t r = 0; r < count; ++r)
+          cell(t, first + r, panel * L, s_.sums + r * gates_ * L,
+               own_.looks + r * (gates_ - 2) * L, c, c_new, h_new);
+      }
+    if (full_) look_out(t, running, c, c_new, h_new);
+    this->end_at(t, running, [&](int64_t r) {
+      std::memcpy(out_.h_n + this->index(r) * H, out_.y + this->row(r, t) * H, H * sizeof(T));
+      this->write_state(c_new, r, out_.c_n);
+    });
+  }
+
+  // A vector of units: from the gates' sums to the new cell, and unless o must wait, the output.
+  void cell(int64_t t, int64_t r, int64_t j, const T* sums, const T* looks, const T* c, T* c_new,
+            T* h_new) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t);
+    const T* x = out_.gates_x + row * gates_ * H + j;
+    // Where f is coupled to i, what is read for it is i's, and not used.
+    int at_f = m_.coupled ? 0 : 1, at_g = gates_ - 2, at_o = gates_ - 1;
+    Vec<T> old_c = load(c + r * s_.stride + j);
+
+    Vec<T> a_i = load(x, count) + load(sums);
+    Vec<T> a_f = load(x + at_f * H, count) + load(sums + at_f * L);
+    Vec<T> a_g = load(x + at_g * H, count) + load(sums + at_g * L);
+    Vec<T> a_o = load(x + at_o * H, count) + load(sums + at_o * L);
+    if (m_.peephole == Peephole::diagonal) {
+      a_i = multiply_add(load(m_.weight_ch + j, count), old_c, a_i);
+      a_f = multiply_add(load(m_.weight_ch + at_f * H + j, count), old_c, a_f);
+    } else if (full_) {
+      a_i += load(looks);
+      a_f += load(looks + at_f * L);
+    }
+    Vec<T> i = vector_sigmoid(a_i);                                     // (7)
+    Vec<T> f = m_.coupled ? broadcast(T(1)) - i : vector_sigmoid(a_f);  // (8)
+    Vec<T> g = vector_tanh(a_g);
+    Vec<T> fresh = multiply_add(i, g, f * old_c);                       // (9)
+    fresh = clamp(fresh, -m_.cell_clip, m_.cell_clip);
+    if (out_.gates) {
+      T* gates = out_.gates + row * gates_ * H + j;
+      store(gates, i, count);
+      if (!m_.coupled) store(gates + H, f, count);
+      store(gates + at_g * H, g, count);
+    }
+    if (full_) {
+      store(own_.o + r * s_.stride + j, a_o);
+      store(c_new + r * s_.stride + j, fresh);
+      return;
+    }
+    if (m_.peephole == Peephole::diagonal)
+      a_o = multiply_add(load(m_.weight_ch + (at_o - 1) * H + j, count), fresh, a_o);
+    output(t, r, j, a_o, old_c, fresh, c_new, h_new);
+  }
+
+  // Full peepholes: o looks at all new cells, so it has to wait for them.
+  void look_out(int64_t t, int64_t running, const T* c, T* c_new, T* h_new) {
+    const Matrix<T>& matrix = w_.looking_out.matrix;
+    for (int64_t panel = 0; panel < matrix.panels(); ++panel)
+      for (int64_t first = 0; first < running; first += kRowsAtOnce) {
+        int64_t count = smaller(kRowsAtOnce, running - first);
+        this->multiply_state(w_.looking_out, c_new, panel, first, count, s_.sums);
+        for (int64_t r = first; r < first + count; ++r)
+          for (int column = 0; column < matrix.columns; ++column) {
+            int64_t j = panel * matrix.panel_step + column * L;
+            if (j >= H) break;
+            T* o = own_.o + r * s_.stride + j;
+            store(o, load(o) + load(s_.sums + ((r - first) * matrix.columns + column) * L));
+          }
+      }
+    // Only now may zoneout change the cells.
+    for (int64_t r = 0; r < running; ++r)
+      for (int64_t j = 0; j < H; j += L) {
+        int64_t at = r * s_.stride + j;
+        output(t, r, j, load(own_.o + at), load(c + at), load(c_new + at), c_new, h_new);
+      }
+  }
+
+  // Equations 10 and 11, and what is kept.
+  void output(int64_t t, int64_t r, int64_t j, Vec<T> a_o, Vec<T> old_c, Vec<T> fresh, T* c_new,
+              T* h_new) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t);
+    Vec<T> o = vector_sigmoid(a_o);     // (10)
+    Vec<T> h = o * vector_tanh(fresh);  // (11)
+    Vec<T> c = fresh;
+    if (any(m_.zoneout_h)) {
+      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j);
+      h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
+    }
+    if (any(m_.zoneout_c))
+      c = zoned_out(m_.zoneout_c, old_c, c, shares(m_.zoneout_c, row, H, j, count));
+    store(c_new + r * s_.stride + j, c);
+    store(out_.y + row * H + j, h, count);
+    if (out_.gates) store(out_.gates + (row * gates_ + gates_ - 1) * H + j, o, count);
+    if (out_.cells) store(out_.cells + row * H + j, c, count);
+    if (m_.recurrent_mask) h *= load(m_.recurrent_mask + this->index(r) * H + j, count);
+    store(h_new + r * s_.stride + j, h);
+  }
+
+  const Lstm<T>& m_;
+  const LstmForward<T>& out_;
+  const LstmForwardWeights<T>& w_;
+  LstmForwardSpace<T>& own_;
+  const int gates_;
+  const bool full_;
+};
+
+template <class T>
+bool lstm_forward(const Lstm<T>& model, const LstmForward<T>& out, const Batch& batch,
+                  const Team& team) {
+  LstmForwardWeights<T> weights(model);
+  Weights<T>* all[] = {&weights.hidden, &weights.looking, &weights.looking_out};
+  auto work = [&](int64_t part, LstmForwardSpace<T>& space) {
+    LstmForwardRun<T>(model, out, batch, weights, part, space).run();
+  };
+  int count = model.peephole == Peephole::full ? 3 : 1;
+  return run_parts<T, LstmForwardSpace<T>>(batch, team, model.hidden, all, count, work);
+}
+
+}  // namespace

@@ -1,0 +1,314 @@
+// What all recurrences share: a part's memory, its rows, and the weights it takes.
+#pragma once
+
+#include "kernels.h"
+#include "product.h"
+#include "vector.h"
+
+namespace {
+
+using namespace peephole;
+
+constexpr int64_t kAlignment = 64;
+
+// Memory cut into arrays. Without a base it only counts how much they take.
+class Arena {
+ public:
+  explicit Arena(char* base) : base_(base) {}
+
+  template <class U>
+  U* take(int64_t count) {
+    char* at = base_ ? base_ + used_ : nullptr;
+    used_ += round_up(count * int64_t(sizeof(U)), kAlignment);
+    return reinterpret_cast<U*>(at);
+  }
+
+  int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+// Memory from the system, given back at the end of the scope. Taken before threads begin, since
+// nothing may throw inside of them.
+class Memory {
+ public:
+  explicit Memory(int64_t bytes)
+      : base_(static_cast<char*>(__builtin_malloc(bytes + kAlignment))) {}
+  ~Memory() { __builtin_free(base_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  bool taken() const { return base_; }
+  char* aligned() const {
+    return reinterpret_cast<char*>(round_up(reinterpret_cast<intptr_t>(base_), kAlignment));
+  }
+
+ private:
+  char* base_;
+};
+
+// A row of a thread's own state: whole vectors, and one more, so that rows of a power of two do
+// not all fall on the same lines of the cache.
+template <class T>
+int64_t padded(int64_t units) {
+  return round_up(units, kLanes<T>) + kLanes<T>;
+}
+
+// A matrix, and where it lies packed: null where it is packed piece by piece when it is used.
+template <class T>
+struct Weights {
+  Matrix<T> matrix;
+  T* packed = nullptr;
+
+  Weights() = default;
+  explicit Weights(Matrix<T> m) : matrix(m) {}
+
+  int64_t size() const { return matrix.panels() * matrix.panel_size(); }
+};
+
+// sums [rows][C][lanes], a panel's outputs for a few rows.
+template <class T>
+void multiply(const Weights<T>& w, T* scratch, int64_t panel, const T* const* rows, int64_t count,
+              T* sums, bool add = false) {
+  switch (w.matrix.columns) {
+    case 1: return multiply<T, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
+    case 2: return multiply<T, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
+    case 3: return multiply<T, 3>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
+    default: return multiply<T, 4>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
+  }
+}
+
+// How often a part goes through all weights: steps, times the groups of rows that it takes one
+// after the other.
+inline int64_t passes(const Batch& batch) {
+  int64_t most = 0;
+  for (int64_t p = 0; p < batch.count; ++p) {
+    const Part& part = batch.parts[p];
+    if (!part.count) continue;
+    int64_t groups = (part.count + kRowsAtOnce - 1) / kRowsAtOnce;
+    most = larger(most, groups * part.sequences[0].steps);
+  }
+  return most;
+}
+
+// Packing reads and writes the weights once more, and takes memory: few passes do without.
+constexpr int64_t kPassesUnpacked = 2;
+
+// Pack matrices, all threads together.
+template <class T>
+void pack_all(Weights<T>* const* all, int count, const Team& team) {
+  struct Context {
+    Weights<T>* const* all;
+    int count;
+  } context{all, count};
+  int64_t panels = 0;
+  for (int w = 0; w < count; ++w) panels += all[w]->matrix.panels();
+  team.run(
+      panels,
+      [](int64_t begin, int64_t end, void* given) {
+        auto& c = *static_cast<Context*>(given);
+        int64_t before = 0;
+        for (int w = 0; w < c.count; ++w) {
+          const Matrix<T>& m = c.all[w]->matrix;
+          for (int64_t p = larger(0, begin - before); p < m.panels() && before + p < end; ++p)
+            pack(m, p, 0, m.depth, c.all[w]->packed + p * m.panel_size());
+          before += m.panels();
+        }
+      },
+      &context);
+}
+
+// Run `work` for each part of the batch, each with memory of its own.
+//
+// Args:
+//   Space: what a part works with, made from (arena, sizes, rows).
+//   weights: the matrices to pack beforehand.
+//   work: called as work(part number, space).
+//
+// Returns false where there is no memory.
+template <class T, class Space, class Work>
+bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>* const* weights,
+               int count, Work& work) {
+  bool pack = passes(batch) > kPassesUnpacked;
+  Arena counted(nullptr);
+  if (pack)
+    for (int w = 0; w < count; ++w) counted.take<T>(weights[w]->size());
+  for (int64_t p = 0; p < batch.count; ++p) Space(counted, hidden, batch.parts[p].count);
+  Memory memory(counted.used());
+  if (!memory.taken()) return false;
+  Arena arena(memory.aligned());
+  if (pack) {
+    for (int w = 0; w < count; ++w) weights[w]->packed = arena.take<T>(weights[w]->size());
+    pack_all(weights, count, team);
+  }
+  struct Context {
+    Work& work;
+    const Batch& batch;
+    char* base;
+    int64_t packed;
+    int64_t hidden;
+  } context{work, batch, memory.aligned(), arena.used(), hidden};
+  team.run(
+      batch.count,
+      [](int64_t begin, int64_t end, void* given) {
+        auto& c = *static_cast<Context*>(given);
+        Arena own(c.base);
+        own.take<char>(c.packed);
+        for (int64_t p = 0; p < end; ++p) {
+          Space space(own, c.hidden, c.batch.parts[p].count);
+          if (p >= begin) c.work(p, space);
+        }
+      },
+      &context);
+  return true;
+}
+
+// Copy numbers, or set zeros where there is nothing to copy from.
+template <class T>
+inline void copy_or_zero(const T* from, T* to, int64_t count) {
+  if (from)
+    std::memcpy(to, from, count * sizeof(T));
+  else
+    std::memset(to, 0, count * sizeof(T));
+}
+
+// What every recurrence needs of a thread's own memory.
+template <class T>
+struct CommonSpace {
+  int64_t stride;  // from one row of a state to the next
+  T* sums;         // of a panel
+  T* scratch;      // a block of weights
+  const T** rows;  // what is multiplied
+
+  CommonSpace(Arena& arena, int64_t hidden, int64_t count)
+      : stride(padded<T>(hidden)),
+        sums(arena.take<T>(kRowsAtOnce * 4 * kLanes<T>)),
+        scratch(arena.take<T>(kDepth * 4 * kLanes<T>)),
+        rows(arena.take<const T*>(count)) {}
+};
+
+// A part on its way through its steps: what all recurrences have of it.
+//
+// r is a row of the part, a sequence; t a step; j the first of a vector of units.
+template <class T>
+class PartRun {
+ protected:
+  static constexpr int L = kLanes<T>;
+
+  PartRun(int64_t hidden, const Batch& batch, int64_t number, CommonSpace<T>& space)
+      : H(hidden), number_(number), part_(batch.parts[number]), stride_(batch.stride), s_(space) {}
+
+  int64_t longest() const { return part_.count ? part_.sequences[0].steps : 0; }
+  int64_t row(int64_t r, int64_t t) const { return part_.sequences[r].first + t * stride_; }
+  int64_t index(int64_t r) const { return part_.sequences[r].index; }
+  int lanes(int64_t j) const { return int(smaller(L, H - j)); }
+
+  // How many sequences have a step t, the first ones, if `at_most` so many do.
+  int64_t running(int64_t t, int64_t at_most) const {
+    while (at_most && part_.sequences[at_most - 1].steps <= t) --at_most;
+    return at_most;
+  }
+
+  // A sequence's row of [B, H], or null for zeros.
+  const T* of_sequence(const T* all, int64_t r) const {
+    return all ? all + index(r) * H : nullptr;
+  }
+
+  // The state before step t, [H]: a row of all steps' states, or the initial one; null for zeros.
+  const T* before(const T* states, const T* initial, int64_t r, int64_t t) const {
+    return t ? states + (row(r, t) - stride_) * H : of_sequence(initial, r);
+  }
+
+  Vec<T> load_or_zero(const T* from, int64_t j) const {
+    return from ? load(from + j, lanes(j)) : Vec<T>{};
+  }
+
+  // Ask for the gates' input part ahead: no prefetcher follows so many rows.
+  void fetch(const T* gates_x, int gates, const Matrix<T>& m, int64_t panel, int64_t t,
+             int64_t first, int64_t count) const {
+    for (int64_t r = first; r < first + count; ++r) {
+      const T* x = gates_x + row(r, t) * gates * H + panel * m.panel_step;
+      for (int c = 0; c < m.columns; ++c) __builtin_prefetch(x + c * m.column_step);
+    }
+  }
+
+  // sums = a panel's outputs for rows `first` and following of a state.
+  void multiply_state(const Weights<T>& weights, const T* state, int64_t panel, int64_t first,
+                      int64_t count, T* sums) const {
+    for (int64_t r = 0; r < count; ++r) s_.rows[r] = state + (first + r) * s_.stride;
+    multiply(weights, s_.scratch, panel, s_.rows, count, sums);
+  }
+
+  // state += d_gates * weights for step t, d_gates being the rows of [N, width] from a column on.
+  void add_product(const Weights<T>& weights, const T* d_gates, int64_t width, int64_t column,
+                   int64_t t, int64_t running, T* state, const T* mask = nullptr) const {
+    const Matrix<T>& m = weights.matrix;
+    for (int64_t r = 0; r < running; ++r) s_.rows[r] = d_gates + row(r, t) * width + column;
+    for (int64_t panel = 0; panel < m.panels(); ++panel)
+      for (int64_t first = 0; first < running; first += kRowsAtOnce) {
+        int64_t count = smaller(kRowsAtOnce, running - first);
+        multiply(weights, s_.scratch, panel, s_.rows + first, count, s_.sums);
+        for (int64_t r = first; r < first + count; ++r)
+          for (int c = 0; c < m.columns; ++c) {
+            int64_t j = panel * m.panel_step + c * L;
+            if (j >= H) break;
+            Vec<T> sum = load(s_.sums + ((r - first) * m.columns + c) * L);
+            if (mask) sum *= load(mask + index(r) * H + j, lanes(j));
+            T* to = state + r * s_.stride + j;
+            store(to, load(to) + sum);
+          }
+      }
+  }
+
+  // Sums over steps, [which][H], of what a part adds up.
+  void add_total(T* totals, int which, int64_t j, Vec<T> value) const {
+    T* at = totals + which * s_.stride + j;
+    store(at, load(at) + value);
+  }
+
+  // The part's own rows of [parts, count, H]; nobody asks where `to` is null.
+  void write_totals(const T* totals, int count, T* to) const {
+    for (int k = 0; to && k < count; ++k)
+      std::memcpy(to + (number_ * count + k) * H, totals + k * s_.stride, H * sizeof(T));
+  }
+
+  // A row of [B, H] for each sequence, or zeros; the last vector's rest is zero too.
+  void read_states(const T* from, T* state) const {
+    for (int64_t r = 0; r < part_.count; ++r) {
+      T* to = state + r * s_.stride;
+      copy_or_zero(of_sequence(from, r), to, H);
+      copy_or_zero<T>(nullptr, to + H, s_.stride - H);
+    }
+  }
+
+  void write_states(const T* state, T* to) const {
+    for (int64_t r = 0; to && r < part_.count; ++r) write_state(state, r, to);
+  }
+
+  void write_state(const T* state, int64_t r, T* to) const {
+    std::memcpy(to + index(r) * H, state + r * s_.stride, H * sizeof(T));
+  }
+
+  // What the weights multiply first: h0, masked.
+  void read_masked(const T* h0, const T* mask, T* state) const {
+    read_states(h0, state);
+    for (int64_t r = 0; mask && r < part_.count; ++r)
+      for (int64_t j = 0; j < H; ++j) state[r * s_.stride + j] *= mask[index(r) * H + j];
+  }
+
+  // The final h of the sequences that end with step t, or, at -1, are empty.
+  template <class End>
+  void end_at(int64_t t, int64_t running, const End& end) const {
+    for (int64_t r = running; r-- && part_.sequences[r].steps == t + 1;) end(r);
+  }
+
+  const int64_t H;
+  const int64_t number_;
+  const Part& part_;
+  const int64_t stride_;
+  CommonSpace<T>& s_;
+};
+
+}  // namespace

@@ -1,0 +1,181 @@
+// The simple recurrent network (Elman 1990): h' = phi(x + W_h h), phi one of tanh and relu.
+//
+// The reference, with which it must agree, is src/peephole/ops/reference/rnn.py.
+#pragma once
+
+#include "functions.h"
+#include "part.h"
+#include "zoneout.h"
+
+namespace {
+
+template <class T>
+struct RnnForwardSpace : CommonSpace<T> {
+  T* h[2];  // what W_h multiplies, before and after a step
+
+  RnnForwardSpace(Arena& arena, int64_t hidden, int64_t count)
+      : CommonSpace<T>(arena, hidden, count) {
+    for (T*& each : h) each = arena.take<T>(count * this->stride);
+  }
+};
+
+template <class T>
+class RnnForwardRun : PartRun<T> {
+ public:
+  RnnForwardRun(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
+                const Weights<T>& weights, int64_t part, RnnForwardSpace<T>& space)
+      : PartRun<T>(model.hidden, batch, part, space),
+        m_(model),
+        out_(out),
+        w_(weights),
+        own_(space) {}
+
+  void run() {
+    this->read_masked(m_.h0, m_.recurrent_mask, own_.h[0]);
+    this->end_at(-1, part_.count, [&](int64_t r) {
+      copy_or_zero(this->of_sequence(m_.h0, r), out_.h_n + this->index(r) * H, H);
+    });
+    int64_t running = part_.count;
+    for (int64_t t = 0; t < this->longest(); ++t) {
+      running = this->running(t, running);
+      step(t, running);
+    }
+  }
+
+ private:
+  using PartRun<T>::H;
+  using PartRun<T>::L;
+  using PartRun<T>::part_;
+  using PartRun<T>::s_;
+
+  void step(int64_t t, int64_t running) {
+    const Matrix<T>& matrix = w_.matrix;
+    for (int64_t panel = 0; panel < matrix.panels(); ++panel)
+      for (int64_t first = 0; first < running; first += kRowsAtOnce) {
+        int64_t count = smaller(kRowsAtOnce, running - first);
+        this->fetch(out_.gates_x, 1, matrix, panel, t, first, count);
+        this->multiply_state(w_, own_.h[t & 1], panel, first, count, s_.sums);
+        for (int64_t r = 0; r < count; ++r)
+          for (int column = 0; column < matrix.columns; ++column) {
+            int64_t j = panel * matrix.panel_step + column * L;
+            if (j >= H) break;
+            cell(t, first + r, j, load(s_.sums + (r * matrix.columns + column) * L));
+          }
+      }
+    this->end_at(t, running, [&](int64_t r) {
+      std::memcpy(out_.h_n + this->index(r) * H, out_.y + this->row(r, t) * H, H * sizeof(T));
+    });
+  }
+
+  void cell(int64_t t, int64_t r, int64_t j, Vec<T> sum) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t);
+    Vec<T> a = load(out_.gates_x + row * H + j, count) + sum;
+    // Of NaN the comparison is false, and it stays.
+    Vec<T> h = m_.relu ? (a <= Vec<T>{} ? Vec<T>{} : a) : vector_tanh(a);
+    if (out_.new_h) store(out_.new_h + row * H + j, h, count);
+    if (any(m_.zoneout_h)) {
+      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j);
+      h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
+    }
+    store(out_.y + row * H + j, h, count);
+    if (m_.recurrent_mask) h *= load(m_.recurrent_mask + this->index(r) * H + j, count);
+    store(own_.h[~t & 1] + r * s_.stride + j, h);
+  }
+
+  const Rnn<T>& m_;
+  const RnnForward<T>& out_;
+  const Weights<T>& w_;
+  RnnForwardSpace<T>& own_;
+};
+
+template <class T>
+bool rnn_forward(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
+                 const Team& team) {
+  Weights<T> weights(rows_of(model.weight_hh, model.hidden, model.hidden));
+  Weights<T>* all[] = {&weights};
+  auto work = [&](int64_t part, RnnForwardSpace<T>& space) {
+    RnnForwardRun<T>(model, out, batch, weights, part, space).run();
+  };
+  return run_parts<T, RnnForwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+}
+
+template <class T>
+struct RnnBackwardSpace : CommonSpace<T> {
+  T* d_h;
+  T* d_bias;  // the sum over steps
+
+  RnnBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
+      : CommonSpace<T>(arena, hidden, count),
+        d_h(arena.take<T>(count * this->stride)),
+        d_bias(arena.take<T>(this->stride)) {}
+};
+
+template <class T>
+class RnnBackwardRun : PartRun<T> {
+ public:
+  RnnBackwardRun(const Rnn<T>& model, const RnnBackward<T>& given, const Batch& batch,
+                 const Weights<T>& weights, int64_t part, RnnBackwardSpace<T>& space)
+      : PartRun<T>(model.hidden, batch, part, space),
+        m_(model),
+        g_(given),
+        w_(weights),
+        own_(space) {}
+
+  void run() {
+    this->read_states(g_.d_h_n, own_.d_h);
+    std::memset(own_.d_bias, 0, s_.stride * sizeof(T));
+    int64_t running = 0;
+    for (int64_t t = this->longest() - 1; t >= 0; --t) {
+      while (running < part_.count && part_.sequences[running].steps > t) ++running;
+      for (int64_t r = 0; r < running; ++r)
+        for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+      this->add_product(w_, g_.d_gates, H, 0, t, running, own_.d_h, m_.recurrent_mask);
+    }
+    this->write_states(own_.d_h, g_.d_h0);
+    this->write_totals(own_.d_bias, 1, g_.d_bias);
+  }
+
+ private:
+  using PartRun<T>::H;
+  using PartRun<T>::L;
+  using PartRun<T>::part_;
+  using PartRun<T>::s_;
+
+  void cell(int64_t t, int64_t r, int64_t j) {
+    int count = this->lanes(j);
+    int64_t row = this->row(r, t);
+    T* d_h_at = own_.d_h + r * s_.stride + j;
+    Vec<T> d_h = load(d_h_at), d_old_h{};
+    if (g_.d_y) d_h += load(g_.d_y + row * H + j, count);
+    if (any(m_.zoneout_h)) {
+      Vec<T> share = shares(m_.zoneout_h, row, H, j, count);
+      d_old_h = held_derivative(m_.zoneout_h, share, d_h);
+      d_h = fresh_derivative(m_.zoneout_h, share, d_h);
+    }
+    Vec<T> h = load(g_.new_h + row * H + j, count);
+    // As torch: where relu gave nothing, nothing comes back.
+    Vec<T> d = m_.relu ? (h <= Vec<T>{} ? Vec<T>{} : d_h) : d_h * (broadcast(T(1)) - h * h);
+    store(d_h_at, d_old_h);  // the product is added later
+    store(g_.d_gates + row * H + j, d, count);
+    this->add_total(own_.d_bias, 0, j, d);
+  }
+
+  const Rnn<T>& m_;
+  const RnnBackward<T>& g_;
+  const Weights<T>& w_;
+  RnnBackwardSpace<T>& own_;
+};
+
+template <class T>
+bool rnn_backward(const Rnn<T>& model, const RnnBackward<T>& given, const Batch& batch,
+                  const Team& team) {
+  Weights<T> weights(columns_of(model.weight_hh, model.hidden, model.hidden));
+  Weights<T>* all[] = {&weights};
+  auto work = [&](int64_t part, RnnBackwardSpace<T>& space) {
+    RnnBackwardRun<T>(model, given, batch, weights, part, space).run();
+  };
+  return run_parts<T, RnnBackwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+}
+
+}  // namespace

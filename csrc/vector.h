@@ -1,0 +1,140 @@
+// Vectors of T as wide as the instruction set that this file is compiled for has registers.
+//
+// Everything stands in an anonymous namespace, here and in all that kernels.cpp includes: the same
+// sources are compiled once for each instruction set, and of two functions with one name the
+// linker would keep one, which a lesser processor might then run.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct VectorOf;
+
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t integers __attribute__((vector_size(kVectorBytes)));
+};
+
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t integers __attribute__((vector_size(kVectorBytes)));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+// Whole numbers as wide as T: the bits of a Vec<T>, and what its comparisons give (0 or -1).
+template <class T>
+using IntVec = typename VectorOf<T>::integers;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T>
+inline Vec<T> broadcast(T value) {
+  return value - Vec<T>{};
+}
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+// The first `count` lanes; the others are zero. Memory past them is not touched.
+template <class T>
+inline Vec<T> load(const T* from, int count) {
+  if (count >= kLanes<T>) return load(from);
+  Vec<T> v{};
+  for (int i = 0; i < count; ++i) v[i] = from[i];
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v, int count) {
+  if (count >= kLanes<T>) return store(to, v);
+  for (int i = 0; i < count; ++i) to[i] = v[i];
+}
+
+// a * b + c, rounded once where the instruction set can.
+inline Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+  return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  return (Vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// a < b ? a : b and a > b ? a : b, so b where one of them is a NaN. The processor has instructions
+// that do just this, but gcc does not find them for vectors. (The masks take every lane; without
+// them gcc 12 warns of its own header.)
+#if defined(__AVX512F__)
+inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return _mm512_maskz_min_ps(0xFFFF, a, b); }
+inline Vec<float> greater(Vec<float> a, Vec<float> b) { return _mm512_maskz_max_ps(0xFFFF, a, b); }
+inline Vec<double> lesser(Vec<double> a, Vec<double> b) { return _mm512_maskz_min_pd(0xFF, a, b); }
+inline Vec<double> greater(Vec<double> a, Vec<double> b) { return _mm512_maskz_max_pd(0xFF, a, b); }
+#elif defined(__AVX2__)
+inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
+inline Vec<float> greater(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+inline Vec<double> lesser(Vec<double> a, Vec<double> b) { return _mm256_min_pd(a, b); }
+inline Vec<double> greater(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
+#elif defined(__SSE2__)
+inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return _mm_min_ps(a, b); }
+inline Vec<float> greater(Vec<float> a, Vec<float> b) { return _mm_max_ps(a, b); }
+inline Vec<double> lesser(Vec<double> a, Vec<double> b) { return _mm_min_pd(a, b); }
+inline Vec<double> greater(Vec<double> a, Vec<double> b) { return _mm_max_pd(a, b); }
+#else
+inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return a < b ? a : b; }
+inline Vec<float> greater(Vec<float> a, Vec<float> b) { return a > b ? a : b; }
+inline Vec<double> lesser(Vec<double> a, Vec<double> b) { return a < b ? a : b; }
+inline Vec<double> greater(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
+#endif
+
+// x within [lowest, highest]; a NaN stays one.
+template <class T>
+inline Vec<T> clamp(Vec<T> x, T lowest, T highest) {
+  return greater(broadcast<T>(lowest), lesser(broadcast<T>(highest), x));
+}
+
+}  // namespace

@@ -1,0 +1,60 @@
+"""The compiled extension: whether there is one, and the threads it works with."""
+
+import ctypes
+from typing import Any
+
+import torch
+
+try:
+    from peephole.ops.cpu import _kernels
+except ModuleNotFoundError as error:
+    if error.name != "peephole.ops.cpu._kernels":
+        raise
+    _kernels = None  # type: ignore[assignment]
+
+
+def _use_threads_of_torch() -> None:
+    """Give the extension PyTorch's own threads: two pools would spin against each other."""
+    # A C interface that libtorch_cpu, which this library depends on, exports since 2.10.
+    library = ctypes.CDLL(torch._C.__file__)
+    functions = (library.torch_parallel_for, library.torch_get_num_threads)
+    _kernels.use_threads_of_torch(*(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions))
+
+
+if _kernels is not None:
+    _use_threads_of_torch()
+
+CALLS: dict[torch.dtype, Any] = (
+    {} if _kernels is None else {torch.float32: _kernels.float32, torch.float64: _kernels.float64}
+)
+
+
+def instruction_set() -> str:
+    """The instruction set whose kernels run; ``PEEPHOLE_CPU`` chooses another when it is loaded.
+
+    Raises:
+        RuntimeError: the extension is missing.
+    """
+    _require()
+    return _kernels.instruction_set()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those that this build has and this processor runs, best first.
+
+    Raises:
+        RuntimeError: the extension is missing.
+    """
+    _require()
+    return _kernels.instruction_sets()
+
+
+def _require() -> None:
+    if _kernels is None:
+        raise RuntimeError(MISSING)
+
+
+MISSING = (
+    "the compiled extension peephole.ops.cpu._kernels is missing; install peephole from a wheel, "
+    "or from its sources where there is a C++ compiler"
+)

@@ -6,7 +6,14 @@ import sys
 from collections.abc import Sequence
 
 # The modules load torch, which takes seconds, so only the one that is named is loaded.
-COMMANDS = {"layers": "LSTM, GRU and RNN on ragged batches, beside torch.nn padded and packed"}
+COMMANDS = {
+    "layers": "training and inference on ragged batches, beside torch.nn and a loop with peepholes",
+    "memory": "the most memory that a training step takes, beside torch.nn",
+    "steps": "one sequence, one step at a time, beside torch.nn's layer and cell",
+    "overheads": "a small batch: what the op, autograd and the layer each add",
+    "reproduce": "the seed experiment, from its command to its report",
+    "report": "all bars, and what the newest results say of them, in Markdown",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             benchmark.add_options(command)
             command.set_defaults(run=benchmark.run)
     options = parser.parse_args(words)
+    options.words = words
     status: int = options.run(options)
     return status
 

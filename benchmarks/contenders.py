@@ -1,38 +1,24 @@
-"""One batch and one layer's weights, as torch.nn and peephole take them."""
+"""One batch and one layer's weights, in the form that each contender takes."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 import peephole
+from benchmarks.kinds import KINDS
+from benchmarks.peers.loop import PeepholeLoop
+from benchmarks.sizes import Size
 from peephole import Ragged
 
 SEED = 0
 # Of the difference to what is compared with, as a share of its norm. float32 stays fifty times
 # below at all sizes of the layers' benchmark; another function does not.
 TOLERANCE = 1e-4
-
-
-class Size(NamedTuple):
-    """A batch of B sequences of at most T steps, I features a step; H hidden units."""
-
-    B: int
-    T: int
-    I: int  # noqa: E741  the field's name
-    H: int
-
-    @property
-    def shortest(self) -> int:
-        """The least steps that are drawn; the most are T."""
-        return max(2, self.T // 8)
-
-    def __str__(self) -> str:
-        return f"{self.B}, {self.T}, {self.I}, {self.H}"
 
 
 @dataclass(frozen=True)
@@ -44,16 +30,24 @@ class Contender:
         forward: gives its output at the steps, in its own form.
         upstream: the gradient with respect to that output; zero where there is no step.
         unpack: brings an output to ``[N, H]``, in the order of the ragged batch.
+        truth: makes a contender that computes the same, to compare with; None for one that is
+            itself what others are compared with.
     """
 
     layer: nn.Module
     forward: Callable[[], Tensor]
     upstream: Tensor
     unpack: Callable[[Tensor], Tensor]
+    truth: "Callable[[], Contender] | None" = None
 
     @functools.cached_property
     def weights(self) -> list[Tensor]:
         return list(self.layer.parameters())
+
+    @property
+    def backend(self) -> str | None:
+        """What a layer of ours ran on; None before it ran, and for others."""
+        return getattr(self.layer, "backend_used", None)
 
     def infer(self) -> Tensor:
         with torch.inference_mode():
@@ -81,63 +75,132 @@ def batch(size: Size) -> Ragged:
     return Ragged.from_padded(torch.randn(size.B, size.T, size.I), lengths)
 
 
-def contenders(kind: str, size: Size) -> dict[str, Contender]:
-    """All contenders, with the same weights, batch and upstream gradient, in float32.
+def contenders(
+    kind: str, size: Size, names: Iterable[str] | None = None, *, backend: str = "auto"
+) -> dict[str, Contender]:
+    """Contenders with the same weights, batch and upstream gradient, in float32.
 
     Args:
-        kind: "LSTM", "GRU" or "RNN".
+        kind: a key of ``KINDS``.
         size: of batch and layer.
+        names: who takes part, of ``KINDS[kind]``; its ``contenders`` if None. ``padded`` and
+            ``packed`` are ``torch.nn``'s; ``loop`` is the peer. Ours are ``auto`` on the same
+            Ragged at each call, ``fresh`` on one made anew at each call, as a loop over a data
+            set has it, so that nothing kept in it serves twice, ``lengths`` on a padded tensor
+            and its lengths, ``same_padded`` and ``same_packed`` on the very input of ``padded``
+            and ``packed``, and by name the backends. ``none``, ``diagonal`` and ``full`` are
+            layers of ours with such peepholes, each with weights of its own.
+        backend: of our layers that are not called by their backend's name.
 
-    Returns:
-        ``padded`` and ``packed`` (torch.nn), ``auto`` and ``reference`` (the same Ragged at each
-        call) and ``fresh`` (auto on a Ragged made anew at each call, as a loop over a data set
-        has it, so that nothing kept in it serves twice); ``same_padded`` and ``same_packed``
-        (auto on the very input of ``padded`` and ``packed``).
+    Raises:
+        ValueError: there is no such backend.
     """
+    names = KINDS[kind].contenders if names is None else names
     x = batch(size)
     upstream = x.with_values(torch.randn(x.values.shape[0], size.H))
-    theirs = getattr(nn, kind)(size.I, size.H)
-    auto, reference = (_ours(kind, size, theirs, name) for name in ("auto", "reference"))
+    if kind == "peepholes":
+        return {name: _with_peepholes(name, size, x, upstream, backend) for name in names}
+    layer = KINDS[kind].layer
+    if kind == "diagonal":
+        options = {"peephole": kind}
+        theirs = _loop(size)
+        weights = {f"{name}_l0": weight for name, weight in theirs.state_dict().items()}
+        truth = functools.cache(lambda: _looped(theirs, x, upstream))
+    else:
+        options = {}
+        theirs = getattr(nn, layer)(size.I, size.H)
+        weights = theirs.state_dict()
+        truth = functools.cache(lambda: _packed(theirs, x, upstream))
+    auto = functools.cache(lambda: _ours(layer, size, weights, backend, **options))
+
+    def by_name(backend: str) -> Contender:
+        return _ragged(_ours(layer, size, weights, backend, **options), upstream, lambda: x)
+
+    makers: dict[str, Callable[[], Contender]] = {
+        "padded": lambda: _padded(theirs, x, upstream),
+        "auto": lambda: _ragged(auto(), upstream, lambda: x),
+        "fresh": lambda: _ragged(auto(), upstream, lambda: Ragged._trusted(x.values, x.offsets)),
+        "lengths": lambda: _padded(auto(), x, upstream, x.lengths),
+        "same_padded": lambda: _padded(auto(), x, upstream),
+        "same_packed": lambda: _packed(auto(), x, upstream),
+        "reference": lambda: by_name("reference"),
+        "cpu": lambda: by_name("cpu"),
+    }
     return {
-        "padded": _padded(theirs, x, upstream),
-        "packed": _packed(theirs, x, upstream),
-        "auto": _ragged(auto, upstream, lambda: x),
-        "fresh": _ragged(auto, upstream, lambda: Ragged._trusted(x.values, x.offsets)),
-        "reference": _ragged(reference, upstream, lambda: x),
-        "same_padded": _padded(auto, x, upstream),
-        "same_packed": _packed(auto, x, upstream),
+        name: replace(makers[name](), truth=truth) if name in makers else truth() for name in names
     }
 
 
 def check_agreement(all: dict[str, Contender], mode: str) -> None:
-    """Raise ValueError unless every contender computes what ``packed`` does."""
-    wanted = all["packed"].outcome(mode)
+    """Raise ValueError unless every contender computes what its truth does."""
+    wanted: dict[Callable[[], Contender], tuple[Tensor, ...]] = {}
     for name, contender in all.items():
-        for k, (given, other) in enumerate(zip(contender.outcome(mode), wanted, strict=True)):
+        if contender.truth is None:
+            continue
+        if contender.truth not in wanted:
+            wanted[contender.truth] = contender.truth().outcome(mode)
+        pairs = zip(contender.outcome(mode), wanted[contender.truth], strict=True)
+        for k, (given, other) in enumerate(pairs):
             error = float((given - other).norm() / other.norm())
             if not error < TOLERANCE:
                 raise ValueError(
-                    f"{name} computes something else than torch.nn on a PackedSequence: result "
+                    f"{name} computes something else than {_name(contender.truth())}: result "
                     f"{k} to {mode} is off by {error:.2g} of its norm (allowed: {TOLERANCE:g}), "
                     "so their times cannot be compared"
                 )
 
 
-def _ours(kind: str, size: Size, theirs: nn.Module, backend: str) -> nn.Module:
-    layer: nn.Module = getattr(peephole, kind)(size.I, size.H, backend=backend)
-    layer.load_state_dict(theirs.state_dict())
-    return layer
+def _name(truth: Contender) -> str:
+    return f"{type(truth.layer).__module__}.{type(truth.layer).__qualname__}"
+
+
+def _ours(
+    layer: str, size: Size, weights: dict[str, Tensor], backend: str, **options: str
+) -> nn.Module:
+    made: nn.Module = getattr(peephole, layer)(size.I, size.H, backend=backend, **options)
+    made.load_state_dict(weights)
+    return made
+
+
+def _with_peepholes(name: str, size: Size, x: Ragged, upstream: Ragged, backend: str) -> Contender:
+    """An LSTM of ours, and as its truth the same on the reference backend."""
+    torch.manual_seed(SEED)
+    peepholes = None if name == "none" else name
+    layer = peephole.LSTM(size.I, size.H, peephole=peepholes, backend=backend)
+    reference = peephole.LSTM(size.I, size.H, peephole=peepholes, backend="reference")
+    reference.load_state_dict(layer.state_dict())
+    truth = _ragged(reference, upstream, lambda: x)
+    return replace(_ragged(layer, upstream, lambda: x), truth=lambda: truth)
+
+
+def _loop(size: Size) -> PeepholeLoop:
+    """The peer, with weights as ``torch.nn`` draws them."""
+    loop = PeepholeLoop(size.I, size.H)
+    for weight in loop.parameters():
+        nn.init.uniform_(weight, -(size.H**-0.5), size.H**-0.5)
+    return loop
+
+
+def _looped(loop: PeepholeLoop, x: Ragged, upstream: Ragged) -> Contender:
+    padded, lengths = x.to_padded(batch_first=False), x.lengths
+    return Contender(
+        loop,
+        lambda: loop(padded, lengths)[0],
+        upstream.to_padded(batch_first=False),
+        lambda y: Ragged.from_padded(y, lengths, batch_first=False).values,
+    )
 
 
 def _ragged(layer: Any, upstream: Ragged, given: Callable[[], Ragged]) -> Contender:
     return Contender(layer, lambda: layer(given())[0].values, upstream.values, lambda y: y)
 
 
-def _padded(layer: Any, x: Ragged, upstream: Ragged) -> Contender:
+def _padded(layer: Any, x: Ragged, upstream: Ragged, lengths: Tensor | None = None) -> Contender:
     padded = x.to_padded(batch_first=False)
+    more = {} if lengths is None else {"lengths": lengths}
     return Contender(
         layer,
-        lambda: layer(padded)[0],
+        lambda: layer(padded, **more)[0],
         upstream.to_padded(batch_first=False),
         lambda y: Ragged.from_padded(y, x.lengths, batch_first=False).values,
     )

@@ -3,13 +3,15 @@
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import peephole
-from benchmarks.measure import measure
+from peephole.ops import cpu
 
 ROOT = Path(__file__).parent.parent
 MM_SIZE = 2048
@@ -20,12 +22,14 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``cpu`` (its model), ``cores`` (those this process may use), ``instructions`` (the set that
-        torch chose: "AVX2", "AVX512", ...) and ``system`` ("Linux x86_64").
+        torch chose: "AVX2", "AVX512", ...), ``kernels`` (the set that our compiled kernels chose,
+        None where there are none) and ``system`` ("Linux x86_64").
     """
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": _kernels(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -54,16 +58,16 @@ def commit() -> dict[str, Any]:
     return {"commit": head, "dirty": bool(changes)}
 
 
-def mm_gflops(seconds: float) -> float:
-    """The GFLOP/s that ``torch.mm`` reaches now, square and float32: the ceiling of all else.
-
-    Args:
-        seconds: to spend on it; five products are timed at least.
-    """
+def mm() -> Callable[[], Tensor]:
+    """A square product in float32 by ``torch.mm``, to time: the ceiling of all else."""
     a = torch.rand(MM_SIZE, MM_SIZE)
     b = torch.rand(MM_SIZE, MM_SIZE)
-    measured = measure({"mm": lambda: torch.mm(a, b)}, seconds)
-    return 2 * MM_SIZE**3 / measured.times("mm").median / 1e9
+    return lambda: torch.mm(a, b)
+
+
+def mm_gflop() -> float:
+    """The multiplications and additions of that product, in GFLOP."""
+    return 2 * MM_SIZE**3 / 1e9
 
 
 def _cpu_model() -> str:
@@ -74,6 +78,14 @@ def _cpu_model() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _kernels() -> str | None:
+    try:
+        return cpu.instruction_set()
+    except RuntimeError:
+        # The extension is missing.
+        return None
 
 
 def _cores() -> int:

@@ -77,15 +77,17 @@ def measure(
     seconds: float,
     *,
     seed: int = 0,
+    min_rounds: int = MIN_ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
     on_round: Callable[[float], None] = lambda share: None,
 ) -> Measurement:
-    """Time contenders in rounds until the budget is spent, and for 5 rounds at least.
+    """Time contenders in rounds until the budget is spent.
 
     Args:
         contenders: what to call, by name; each is called before it is timed.
         seconds: the budget for all of them together, without warming up; above 0.
         seed: of the order within the rounds.
+        min_rounds: are run even where the budget is spent before; two or more.
         clock: gives seconds; for tests.
         on_round: called between rounds with the share of the work that is done, 0 to 1.
 
@@ -101,13 +103,13 @@ def measure(
     order = list(contenders)
     draw = random.Random(seed)
     rounds, begin = 0, clock()
-    while rounds < MIN_ROUNDS or clock() - begin < seconds:
+    while rounds < min_rounds or clock() - begin < seconds:
         draw.shuffle(order)
         for name in order:
             elapsed = _timed(contenders[name], repetitions[name], clock)
             timed[name].append(elapsed / repetitions[name])
         rounds += 1
-        on_round(min(1.0, rounds / MIN_ROUNDS, (clock() - begin) / seconds))
+        on_round(min(1.0, rounds / min_rounds, (clock() - begin) / seconds))
     return Measurement(timed, repetitions)
 
 

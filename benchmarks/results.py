@@ -26,6 +26,22 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         file.write(line + "\n")
 
 
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All lines of all files of a folder, within each file the oldest first.
+
+    Raises:
+        ValueError: a line is no JSON.
+    """
+    lines = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    return lines
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmarks.goals import Goal, Line
 from benchmarks.measure import Quartiles
 
 REFRESH_SECONDS = 0.5
@@ -94,3 +95,33 @@ def number(value: float) -> str:
 def spread(value: Quartiles) -> str:
     """The median, and the quartiles in brackets."""
     return f"{number(value.median)} ({number(value.low)}-{number(value.high)})"
+
+
+def print_goals(out: Console, goals: Sequence[Goal], lines: Sequence[Line]) -> int:
+    """A table of the bars, those that the lines say something of.
+
+    Returns:
+        How many are missed.
+    """
+    shown = table("Bars", "", "bar", "aim", "measured", "ceiling", "verdict", "over")
+    judged = [(goal, found) for goal in goals if (found := goal.find(lines)) is not None]
+    missed = 0
+    for goal, found in judged:
+        verdict = goal.verdict(found)
+        missed += verdict == "missed"
+        shown.add_row(
+            goal.what.replace("`", ""),
+            goal.limit(goal.bar),
+            goal.limit(goal.aim),
+            goal.told(found.value),
+            goal.told(found.ceiling),
+            "[bold red]MISSED[/]" if verdict == "missed" else verdict,
+            found.over,
+        )
+    out.print()
+    if not judged:
+        out.print("No bar is about what was measured.")
+        return 0
+    out.print(shown)
+    out.print(f"\nMissed: {missed} of {len(judged)}.")
+    return missed

@@ -14,12 +14,28 @@ from benchmarks import machine
 
 def test_machine_tells_the_processor_and_no_name_or_path() -> None:
     told = machine.machine()
-    assert set(told) == {"cpu", "cores", "instructions", "system"}
+    assert set(told) == {"cpu", "cores", "instructions", "kernels", "system"}
     assert told["cores"] >= 1
     assert told["cpu"]
     values = [str(value) for value in told.values()]
     assert platform.node() not in values
     assert not any(os.sep in value.split()[0] for value in values)
+
+
+def test_no_kernels_are_told_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise RuntimeError("the extension is missing")
+
+    monkeypatch.setattr(machine.cpu, "instruction_set", missing)
+    assert machine.machine()["kernels"] is None
+    monkeypatch.setattr(machine.cpu, "instruction_set", lambda: "avx2")
+    assert machine.machine()["kernels"] == "avx2"
+
+
+def test_the_product_is_square_and_its_work_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MM_SIZE", 50)
+    assert machine.mm()().shape == (50, 50)
+    assert machine.mm_gflop() == pytest.approx(2 * 50**3 / 1e9)
 
 
 def test_versions() -> None:

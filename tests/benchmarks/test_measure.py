@@ -78,6 +78,15 @@ def test_rounds_are_enough_for_quartiles_whatever_the_budget() -> None:
     assert measured.rounds == MIN_ROUNDS
 
 
+def test_rounds_are_at_least_as_many_as_are_asked_for() -> None:
+    clock = Clock()
+    shares = list[float]()
+    calls = {"a": clock.contender("a", [1.0])}
+    measured = measure(calls, 2.0, min_rounds=8, clock=clock, on_round=shares.append)
+    assert measured.rounds == 8
+    assert shares == pytest.approx([k / 8 for k in range(1, 9)])
+
+
 def test_progress_ends_at_one() -> None:
     clock, shares = Clock(), list[float]()
     measure({"a": clock.contender("a", [0.25])}, 2.0, clock=clock, on_round=shares.append)

@@ -27,3 +27,18 @@ def test_no_number_is_refused_before_anything_is_written(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="JSON"):
         results.append(path, {"a": float("nan")})
     assert not path.exists()
+
+
+def test_lines_of_all_files_are_read(tmp_path: Path) -> None:
+    assert results.read(tmp_path) == []
+    for name, numbers in (("b", [3]), ("a", [1, 2])):
+        for number in numbers:
+            results.append(tmp_path / f"{name}.jsonl", {"k": number})
+    (tmp_path / "other.txt").write_text("no JSON")
+    assert results.read(tmp_path) == [{"k": 1}, {"k": 2}, {"k": 3}]
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"k": 1}\n{"k": \n')
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: "):
+        results.read(tmp_path)

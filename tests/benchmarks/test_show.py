@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import show
+from benchmarks.goals import Found, Goal
 from benchmarks.measure import Quartiles
 
 
@@ -31,3 +32,24 @@ def test_the_bar_moves_in_a_terminal_and_is_silent_elsewhere() -> None:
         assert ("GRU train" in file.getvalue()) is terminal
         assert (" 25%" in file.getvalue()) is terminal
         assert (" 50%" in file.getvalue()) is terminal
+
+
+def test_bars_are_shown_with_their_verdicts() -> None:
+    goals = [
+        Goal("speed of `a`", 1.9, 2.3, lambda _: Found(1.5, "2 of 6", [], 7.0)),
+        Goal("time", 1.1, None, lambda _: Found(1.0, "all", []), at_most=True),
+        Goal("not measured", 1.0, None, lambda _: None),
+    ]
+    file = io.StringIO()
+    assert show.print_goals(Console(file=file, width=200), goals, []) == 1
+    lines = [" ".join(line.split()) for line in file.getvalue().splitlines()]
+    assert "speed of a 1.9 x 2.3 x 1.50 x 7.00 x MISSED 2 of 6" in lines
+    assert "time at most 1.1 x – 1.00 x – met all" in lines
+    assert "Missed: 1 of 2." in lines
+    assert "not measured" not in file.getvalue()
+
+
+def test_without_bars_that_is_said() -> None:
+    file = io.StringIO()
+    assert show.print_goals(Console(file=file, width=200), [], []) == 0
+    assert "No bar is about what was measured." in file.getvalue()

@@ -1,0 +1,1 @@
+"""What people write, or use, in place of peephole, for comparison."""

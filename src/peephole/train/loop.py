@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map_only
 
@@ -97,7 +96,7 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
     pauses = {-(-per_epoch * k // settings.evaluations) for k in range(1, settings.evaluations + 1)}
     parameters = list(model.parameters())
     optimizer = _optimizer(parameters, settings)
-    scheduler = _scheduler(optimizer, settings, planned)
+    schedule = _schedule(settings, planned)
     averaged = _averaged(model, settings.average)
     best = _Best(task, settings)
     events: list[Event] = []
@@ -107,10 +106,10 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
         state = None
         total, targets = torch.zeros(()), 0
         for k, batch in enumerate(task.batches(settings.batch_size, order), start=1):
+            if schedule is not None:
+                _set_rate(optimizer, settings.learning_rate * schedule(update))
             loss = task.loss(model, batch, state)
             _descend(parameters, optimizer, loss, settings.clip)
-            if scheduler is not None:
-                scheduler.step()
             if isinstance(averaged, AveragedModel):
                 averaged.update_parameters(model)
             state = _detached(loss.state)
@@ -140,7 +139,7 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
 
 def _descend(
     parameters: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: "_Optimizer",
     loss: Loss,
     clip: float | None,
 ) -> None:
@@ -183,27 +182,53 @@ def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
     return metrics
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+class _Sgd:
+    """Plain stochastic gradient descent: each weight less the rate times its gradient.
+
+    ``torch.optim.SGD`` does the same, but takes several times as long to look at its options as
+    a small network takes for the arithmetic.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], rate: float) -> None:
+        # A detached tensor shares the parameter's memory, and has no graph to be kept out of.
+        self.weights = [(parameter, parameter.detach()) for parameter in parameters]
+        self.param_groups: list[dict[str, Any]] = [{"lr": rate}]
+
+    def step(self) -> None:
+        rate = self.param_groups[0]["lr"]
+        for parameter, weight in self.weights:
+            if parameter.grad is not None:
+                weight.add_(parameter.grad, alpha=-rate)
+
+
+_Optimizer = _Sgd | torch.optim.Optimizer
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> _Optimizer:
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, foreach=False)
+        return _Sgd(parameters, settings.learning_rate)
     return torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
 
 
-def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: Settings, planned: int
-) -> LambdaLR | None:
+def _set_rate(optimizer: _Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _schedule(settings: Settings, planned: int) -> Callable[[int], float] | None:
+    """The share of the learning rate at each update, from 0; None where it stays whole."""
     if settings.schedule == "constant":
         return None
     warm = max(1, planned // 20)
 
-    def factor(update: int) -> float:
+    def share(update: int) -> float:
         if update < warm:
             return (update + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, planned - warm)))
 
-    return LambdaLR(optimizer, factor)
+    return share
 
 
 class _Best:

@@ -168,6 +168,13 @@ class TestChanging:
         _, last = ragged.split(1)
         assert last.values.data_ptr() == ragged.values[2:].data_ptr()
 
+    def test_parts_of_the_same_lengths_share_what_is_worked_out(self) -> None:
+        first, second, rest = batch_of([2, 3, 2, 3, 2]).split(2)
+        assert first.layout is second.layout
+        assert rest.offsets.tolist() == [0, 2]
+        other, turned = batch_of([2, 3, 3, 2]).split(2)
+        assert (other.offsets.tolist(), turned.offsets.tolist()) == ([0, 2, 5], [0, 3, 5])
+
     def test_split_of_no_sequences(self) -> None:
         assert list(batch_of([]).split(2)) == []
 

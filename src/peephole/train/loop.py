@@ -104,7 +104,8 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
     for epoch in range(settings.epochs):
         order = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
         state = None
-        total, targets = torch.zeros(()), 0
+        totals: list[Tensor] = []
+        targets = 0
         for k, batch in enumerate(task.batches(settings.batch_size, order), start=1):
             if schedule is not None:
                 _set_rate(optimizer, settings.learning_rate * schedule(update))
@@ -113,7 +114,8 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
             if isinstance(averaged, AveragedModel):
                 averaged.update_parameters(model)
             state = _detached(loss.state)
-            total, targets = total + loss.total.detach(), targets + loss.targets
+            totals.append(loss.total.detach())
+            targets += loss.targets
             update += 1
             if k in pauses:
                 event: Event = {
@@ -121,10 +123,10 @@ def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None
                     "update": update,
                     "updates": planned,
                     "epoch": epoch + k / per_epoch,
-                    "train_loss": float(total) / targets,
+                    "train_loss": float(torch.stack(totals).sum()) / targets,
                     **_evaluate(task, _inner(averaged)),
                 }
-                total, targets = torch.zeros(()), 0
+                totals, targets = [], 0
                 events.append(event)
                 if on_event is not None:
                     on_event(event)

@@ -111,7 +111,7 @@ def seen_in_an_epoch(toy: Toy) -> tuple[Tensor, Tensor]:
     assert len(batches) == toy.updates(16)
     return (
         torch.cat([batch.inputs.first().squeeze(1) for batch in batches]),
-        torch.cat([batch.targets for batch in batches]),
+        torch.cat([batch.targets for batch in batches]).squeeze(1),
     )
 
 
@@ -138,7 +138,7 @@ def test_direct_targets_are_z_then_one_less_at_each_step() -> None:
     targets = toy.test.inputs.with_values(toy.test.targets)
     for z, steps in zip(toy.test_sample.z, targets, strict=True):
         expected = z - torch.arange(len(steps))
-        torch.testing.assert_close(steps, expected.float())
+        torch.testing.assert_close(steps.squeeze(1), expected.float())
 
 
 def test_reversed_reads_the_same_inputs_from_the_last_to_the_first() -> None:

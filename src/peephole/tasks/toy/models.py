@@ -22,9 +22,9 @@ class Mlp(nn.Module):
         self.steps = sizes[0]
 
     def forward(self, input: Ragged) -> Tensor:
-        """One prediction a sequence, ``[B]``."""
+        """One prediction a sequence, ``[B, 1]``."""
         output: Tensor = self.layers(input.values.view(-1, self.steps))
-        return output.squeeze(1)
+        return output
 
 
 class Terminal(nn.Module):
@@ -36,11 +36,11 @@ class Terminal(nn.Module):
         self.head = nn.Linear(layer.output_size, 1)
 
     def forward(self, input: Ragged) -> Tensor:
-        """One prediction a sequence, ``[B]``."""
+        """One prediction a sequence, ``[B, 1]``."""
         _, state = self.layer(input)
         h_n = state[0] if isinstance(state, tuple) else state
         output: Tensor = self.head(h_n[0])
-        return output.squeeze(1)
+        return output
 
 
 class EveryStep(nn.Module):
@@ -52,10 +52,10 @@ class EveryStep(nn.Module):
         self.head = nn.Linear(layer.output_size, 1)
 
     def forward(self, input: Ragged) -> Tensor:
-        """One prediction a step, ``[N]``."""
+        """One prediction a step, ``[N, 1]``."""
         output, _ = self.layer(input)
         prediction: Tensor = self.head(output.values)
-        return prediction.squeeze(1)
+        return prediction
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ PART = 4096
 
 
 class Batch(NamedTuple):
-    """Inputs ``[n, 1]``, normalised, and raw targets: ``[B]``, or ``[n]`` with one a step."""
+    """Inputs ``[n, 1]``, normalised, and raw targets: ``[B, 1]``, or ``[n, 1]`` with one a step."""
 
     inputs: Ragged
     targets: Tensor
@@ -57,13 +57,13 @@ class Toy:
             torch.float32
         )
         targets = sample.step_targets() if self.data.every_step else sample.z
-        batch = Batch(inputs, targets.to(torch.float32))
+        batch = Batch(inputs, targets.to(torch.float32)[:, None])
         return self._reversed(batch) if self.spec.reverse else batch
 
     def _reversed(self, batch: Batch) -> Batch:
         targets = batch.targets
         if self.data.every_step:
-            targets = batch.inputs.with_values(targets[:, None]).reverse().values.squeeze(1)
+            targets = batch.inputs.with_values(targets).reverse().values
         return Batch(batch.inputs.reverse(), targets)
 
     # What the loop asks for
@@ -94,15 +94,16 @@ class Toy:
         predictions = self.predict(model, batch)
         if self.data.every_step:
             predictions = batch.inputs.with_values(predictions).first()
-        return predictions
+        return predictions.squeeze(1)
 
     def squared_errors(self, model: nn.Module, batch: Batch) -> Tensor:
-        """At each target, float64."""
+        """At each target, float64, ``[B]`` or ``[n]``."""
         predictions = self.predict(model, batch)
-        return (predictions.double() - batch.targets.double()).square()
+        return (predictions.double() - batch.targets.double()).square().squeeze(1)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """One for each target, in their shape."""
         return torch.cat([model(part.inputs) for part in self._split(batch, PART)])
 
     def grid(self, points: int = 200) -> tuple[Tensor, Tensor, Batch]:
@@ -125,7 +126,8 @@ class Toy:
 
     def mean_squared_errors(self) -> Tensor:
         """Those of predicting the training targets' mean, at each of the test data's targets."""
-        return (self.test.targets.double() - self.train.targets.double().mean()).square()
+        mean = self.train.targets.double().mean()
+        return (self.test.targets.double() - mean).square().squeeze(1)
 
     def by_length(self, errors: Tensor) -> dict[str, float]:
         """The mean of the test data's errors for each length of sequence."""

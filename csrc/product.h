@@ -71,7 +71,7 @@ Matrix<T> gates_by_unit(const T* weights, int64_t units, int64_t depth, int gate
 template <class T>
 int panel_vectors(int64_t units) {
   int64_t vectors = (units + kLanes<T> - 1) / kLanes<T>;
-  if (vectors <= 4) return int(vectors);
+  if (vectors <= 4) return int(larger(1, vectors));
   int best = 4;
   for (int c = 3; c > 1; --c)
     if (round_up(vectors, c) < round_up(vectors, best)) best = c;
@@ -212,6 +212,7 @@ void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
               const T* const* rows, int64_t count, T* sums, bool add) {
   constexpr int R = kTileRows<C>;
   constexpr int L = kLanes<T>;
+  if (!m.depth && !add) std::memset(sums, 0, count * C * L * sizeof(T));
   for (int64_t k = 0; k < m.depth; k += kDepth) {
     int64_t depth = smaller(kDepth, m.depth - k);
     const T* block = scratch;

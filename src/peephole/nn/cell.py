@@ -187,7 +187,7 @@ class Cell(Kind):
             "return_states": False,
             "training": is_training(x, [weights]),
             "is_torchs": False,
-            "from_zeros": False,
+            "zeros": {},
         }
         found: Found
         if torch.compiler.is_compiling():

@@ -263,7 +263,8 @@ class Layer(Kind):
         """
         refuse_tracing(self)
         weights = self._weights()
-        if lengths is None and not return_states and self._may_run_whole():
+        whole = lengths is None and not return_states and not isinstance(input, Ragged)
+        if whole and self._may_run_whole():
             result = run_whole(self, input, hx, weights)
             if result is not None:
                 return result
@@ -276,8 +277,7 @@ class Layer(Kind):
                 batch = batch._replace(values=batch.values.to(cast))
                 weights = [{n: w.to(cast) for n, w in each.items()} for each in weights]
             initial = self._initial(hx, batch, weights, cast)
-            from_zeros = hx is None and not self.learn_initial_state
-            y, found = self._run(batch, initial, weights, return_states, from_zeros)
+            y, found = self._run(batch, initial, weights, return_states)
         ends = states.joined([each.final for each in found], self._by_layer)
         result = (batch.restore(y), states.as_given(ends, batch))
         if return_states:
@@ -302,24 +302,30 @@ class Layer(Kind):
     def _run(
         self,
         batch: Batch,
-        initial: list[states.State],
+        initial: list[states.State] | None,
         weights: list[dict[str, Tensor]],
         return_states: bool,
-        from_zeros: bool,
     ) -> tuple[Tensor, list[Found]]:
+        if initial is None:
+            initial = [()] * len(self._directions)
         training = is_training(batch.values, weights, *(s for state in initial for s in state))
+        is_torchs = self.is_torchs() and not return_states
+        if self.backend == "torch" and not is_torchs:
+            raise ValueError(torch_lacks("return_states" if return_states else self.beyond_torch()))
         options = {
             **self.recurrence_options(),
-            "way": self._way(batch, weights[0], training, return_states),
+            "way": self._way(batch, weights[0], training, is_torchs),
             "return_states": return_states,
             "training": training,
-            "is_torchs": self.is_torchs() and not return_states,
-            "from_zeros": from_zeros,
+            "is_torchs": is_torchs,
         }
         runs = [
             functools.partial(self._run_one, direction, batch, state, own, options)
             for direction, state, own in zip(self._directions, initial, weights, strict=True)
         ]
+        if len(runs) == 1:
+            found = runs[0](batch.values)
+            return found.y, [found]
         D = 1 + self.bidirectional
         layers = [runs[k : k + D] for k in range(0, len(runs), D)]
         return stack(layers, batch.values, functools.partial(self._drop, batch), skip=self.skip)
@@ -336,9 +342,13 @@ class Layer(Kind):
         H, layout = self.widths[direction.layer], batch.layout
         masks, numbers = self.draw(layout.sequences, x.shape[0], H, x)
         tensors = {**weights, **masks}
-        for name, initial in zip(self.states, state, strict=True):
+        for name, initial in zip(self.states, state, strict=False):
             tensors[f"{name}0"] = initial
-        options = {**options, **numbers, "reverse": direction.reverse}
+        zeros: dict[str, int] = {}
+        if not state:
+            widths = zip(self.states, self.state_sizes(H), strict=True)
+            zeros = {f"{name}0": width for name, width in widths}
+        options = {**options, **numbers, "zeros": zeros, "reverse": direction.reverse}
         if not torch.compiler.is_compiling():
             return run(self.name, x, layout, tensors, options)
         sizes = self.state_sizes(H)
@@ -367,18 +377,13 @@ class Layer(Kind):
         return values * F.dropout(torch.ones_like(values), self.dropout).index_select(0, drawn)
 
     def _way(
-        self, batch: Batch, weights: dict[str, Tensor], training: bool, return_states: bool
+        self, batch: Batch, weights: dict[str, Tensor], training: bool, is_torchs: bool
     ) -> str:
         """The backend, or how torch's; see ``peephole.ops.direction.run``."""
-        way = self.backend
-        is_torchs = self.is_torchs() and not return_states
-        if way == "torch" and not is_torchs:
-            what = "return_states" if return_states else self.beyond_torch()
-            raise ValueError(torch_lacks(what))
         if torch.compiler.is_compiling():
-            return way
+            return self.backend
         way, why = choose(
-            way,
+            self.backend,
             self.name,
             batch.values,
             lambda: batch.layout.waste,
@@ -402,16 +407,14 @@ class Layer(Kind):
         batch: Batch,
         weights: list[dict[str, Tensor]],
         cast: torch.dtype | None,
-    ) -> list[states.State]:
-        """The initial states of each direction, ``[B, width]`` each."""
-        sizes = [self.state_sizes(self.widths[d.layer]) for d in self._directions]
+    ) -> list[states.State] | None:
+        """The initial states of each direction, ``[B, width]`` each; None for zeros."""
         if hx is not None:
+            sizes = [self.state_sizes(self.widths[d.layer]) for d in self._directions]
             return states.apart(hx, sizes, batch, self._by_layer, cast)
-        B = batch.layout.sequences
         if not self.learn_initial_state:
-            different = {size for each in sizes for size in each}
-            zeros = {size: batch.values.new_zeros(B, size) for size in different}
-            return [tuple(zeros[size] for size in each) for each in sizes]
+            return None
+        B = batch.layout.sequences
         return [tuple(w[f"{s}_0"].expand(B, -1) for s in self.states) for w in weights]
 
 

@@ -58,6 +58,7 @@ def run_whole(
         weights[0],
         is_torchs=True,
         training=training,
+        padded=not packed,
     )
     if packed and steps < FEW:
         # Where another way is faster, unpacking takes longer than it wins.

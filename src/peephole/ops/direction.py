@@ -9,7 +9,7 @@ from torch import Tensor
 from peephole.offsets import Layout
 from peephole.ops import cpu
 from peephole.ops import torch as torch_backend
-from peephole.ops.dispatch import cpu_cannot, torch_cannot, torch_form
+from peephole.ops.dispatch import cpu_cannot, leave_padded, torch_cannot, torch_form
 
 Options = Mapping[str, Any]
 
@@ -47,6 +47,7 @@ def choose(
     *,
     is_torchs: bool,
     training: bool,
+    padded: bool = False,
 ) -> tuple[str, str | None]:
     """The way that a layer takes with this batch.
 
@@ -58,6 +59,7 @@ def choose(
         tensors: the weights, by name.
         is_torchs: whether ``torch.nn`` has the layer.
         training: whether gradients will be asked for.
+        padded: whether the batch comes padded, with all sequences of one length.
 
     Returns:
         "cpu", "reference", or on torch's operators "padded" or "packed"; and where "auto" took
@@ -72,6 +74,8 @@ def choose(
     if backend in ("auto", "cpu"):
         why = cpu_cannot(kind, x, tensors)
         if why is None:
+            if backend == "auto" and padded and is_torchs and leave_padded(kind, x, training):
+                return "padded", None
             return "cpu", None
         if backend == "cpu":
             raise ValueError(f"backend='cpu' cannot serve: {why}; backend='reference' can")
@@ -109,8 +113,8 @@ def run(
         tensors: weights, masks and initial states, by name.
         options: the recurrence's own, and ``reverse``; ``return_states``; ``training``, whether
             gradients will be asked for; ``is_torchs``, whether ``torch.nn`` has the layer;
-            ``from_zeros``, whether the initial states are zeros; and ``way``, one of ``WAYS``, or
-            "torch" or "auto" for the fastest of torch's or of all.
+            ``zeros``, the widths of initial states that are zeros and not among the tensors; and
+            ``way``, one of ``WAYS``, or "torch" or "auto" for the fastest of torch's or of all.
     """
     way = options["way"]
     if way not in WAYS:
@@ -123,10 +127,11 @@ def run(
             is_torchs=options["is_torchs"],
             training=options["training"],
         )
-    if way == "reference":
-        return RECURRENCES[kind](x, layout, tensors, options)
     if way == "cpu":
         return _run_on_cpu(kind, x, layout, tensors, options)
+    tensors = {**tensors, **_zeros(x, layout, options)}
+    if way == "reference":
+        return RECURRENCES[kind](x, layout, tensors, options)
     y, final = torch_backend.direction(
         (kind, options.get("nonlinearity")),
         way,
@@ -140,19 +145,21 @@ def run(
     return Found(y, final)
 
 
+def _zeros(x: Tensor, layout: Layout, options: Options) -> dict[str, Tensor]:
+    widths: Mapping[str, int] = options["zeros"]
+    return {name: x.new_zeros(layout.sequences, width) for name, width in widths.items()}
+
+
 def _run_on_cpu(
     kind: str, x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Options
 ) -> Found:
     def again(known: Mapping[str, Tensor | None]) -> cpu.Results:
         there = {name: tensor for name, tensor in known.items() if tensor is not None}
-        found = RECURRENCES[kind](there.pop("x"), layout, {**initial, **there}, options)
+        x = there.pop("x")
+        found = RECURRENCES[kind](x, layout, {**_zeros(x, layout, options), **there}, options)
         return found.y, found.final, tuple(s for s in found[2:] if s is not None)
 
-    initial = {name: tensors[name] for name in ("h0", "c0") if name in tensors}
-    given: dict[str, Tensor | None] = dict(tensors)
-    if options["from_zeros"]:
-        given |= dict.fromkeys(initial)
-    y, final, states = cpu.run(kind, x, layout, given, options, again)
+    y, final, states = cpu.run(kind, x, layout, tensors, options, again)
     return Found(y, final, *states)
 
 

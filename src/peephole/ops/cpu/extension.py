@@ -1,16 +1,18 @@
 """The compiled extension: whether there is one, and the threads it works with."""
 
 import ctypes
+import importlib
 from typing import Any
 
 import torch
 
+NAME = "peephole.ops.cpu._kernels"
+_kernels: Any = None
 try:
-    from peephole.ops.cpu import _kernels
+    _kernels = importlib.import_module(NAME)
 except ModuleNotFoundError as error:
-    if error.name != "peephole.ops.cpu._kernels":
+    if error.name != NAME:
         raise
-    _kernels = None  # type: ignore[assignment]
 
 
 def _use_threads_of_torch() -> None:
@@ -36,7 +38,8 @@ def instruction_set() -> str:
         RuntimeError: the extension is missing.
     """
     _require()
-    return _kernels.instruction_set()
+    name: str = _kernels.instruction_set()
+    return name
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -46,7 +49,8 @@ def instruction_sets() -> tuple[str, ...]:
         RuntimeError: the extension is missing.
     """
     _require()
-    return _kernels.instruction_sets()
+    names: tuple[str, ...] = _kernels.instruction_sets()
+    return names
 
 
 def _require() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,7 @@ def address(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: tor
     at, size = tensor.data_ptr(), dtype.itemsize
     held = tensor.untyped_storage().nbytes() - tensor.storage_offset() * size
     needed = tensor.numel() * size
-    if held < needed or (needed and not at):
+    if needed and (held < needed or not at):
         raise ValueError(f"{name} is {list(shape)}, but its memory holds {max(held, 0)} bytes only")
     return at
 
@@ -83,7 +84,7 @@ def batch(layout: Layout, sizes: Sizes, reverse: bool) -> tuple[Tensor, tuple[An
     """
     offsets = layout.offsets
     if offsets.dtype is not torch.int64 or not offsets.is_contiguous() or not offsets.is_cpu:
-        offsets = torch.from_numpy(layout.bounds)
+        offsets = torch.from_numpy(np.ascontiguousarray(layout.bounds))
     at = address("offsets", offsets, (sizes.B + 1,), torch.int64)
     return offsets, (sizes.B, sizes.N, at, bool(reverse), sizes.H)
 

@@ -391,13 +391,13 @@ class Layer(Kind):
             is_torchs=is_torchs,
             training=training,
         )
-        used = way if way in BACKENDS else "torch"
-        self.note_backend(used)
-        if why is not None:
-            _log_choice(type(self).__name__, used, why)
+        self.note_backend(way if way in BACKENDS else "torch", why)
         return way
 
-    def note_backend(self, backend: str) -> None:
+    def note_backend(self, backend: str, why: str | None = None) -> None:
+        """Keep what this call runs on; say once why, where it is not the first choice."""
+        if why is not None:
+            _log_choice(type(self).__name__, backend, why)
         # Not by setattr: nn.Module's takes longer than a step of a small network.
         self.__dict__["backend_used"] = backend
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from peephole.nn.autocast import is_cast
-from peephole.ops import BACKENDS, FEW, choose, is_training
+from peephole.ops import BACKENDS, FEW, choose, is_training, torch_cannot
 from peephole.ops import torch as torch_backend
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_whole(
     if not steps or state is None:
         return None
     training = is_training(x, weights, *state)
-    way, _ = choose(
+    way, why = choose(
         layer.backend,
         layer.name,
         x,
@@ -60,7 +60,7 @@ def run_whole(
         training=training,
         padded=not packed,
     )
-    if packed and steps < FEW:
+    if packed and steps < FEW and torch_cannot() is None:
         # Where another way is faster, unpacking takes longer than it wins.
         way = "packed"
     if way in BACKENDS or (packed and way != "packed"):
@@ -80,7 +80,7 @@ def run_whole(
         layer.bidirectional,
         layer.batch_first and batched,
     )
-    layer.note_backend("torch")
+    layer.note_backend("torch", why)
     if packed and input.unsorted_indices is not None:
         final = tuple(s.index_select(1, input.unsorted_indices) for s in final)
     if not batched:

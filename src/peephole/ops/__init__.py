@@ -11,7 +11,7 @@ from peephole.ops.direction import (
     is_training,
     run,
 )
-from peephole.ops.dispatch import BACKENDS, FEW
+from peephole.ops.dispatch import BACKENDS, FEW, torch_cannot
 from peephole.ops.gru import gru
 from peephole.ops.lstm import lstm
 from peephole.ops.reference.scan import scan
@@ -33,4 +33,5 @@ __all__ = [
     "run",
     "run_compiled",
     "scan",
+    "torch_cannot",
 ]

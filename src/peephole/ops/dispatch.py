@@ -1,5 +1,7 @@
 """Which backend computes a recurrence."""
 
+import functools
+import logging
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -8,6 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from peephole.ops import cpu, reference
+
+log = logging.getLogger("peephole")
 
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu}
 
@@ -39,7 +43,13 @@ def pick(backend: str, kind: str, gates_x: Tensor, tensors: Mapping[str, Tensor 
         return "cpu"
     if backend == "cpu":
         raise ValueError(f"backend='cpu' cannot serve: {why}; backend='reference' can")
+    _log_choice(kind, why)
     return "reference"
+
+
+@functools.cache
+def _log_choice(kind: str, why: str) -> None:
+    log.info("peephole.ops.%s runs on the reference backend: %s", kind, why)
 
 
 def cpu_cannot(kind: str, x: Tensor, tensors: Mapping[str, Tensor | None]) -> str | None:

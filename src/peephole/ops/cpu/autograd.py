@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peephole.offsets import Layout
+
 # (tensors as the function was given them) -> its outputs that are not None, in plain PyTorch.
 Again = Callable[[Sequence[Tensor | None]], Sequence[Tensor]]
 
@@ -61,6 +63,11 @@ def computed_again(again: Again, given: Sequence[Tensor | None], d: Sequence[Any
         )
     )
     return [None if t is None or not t.requires_grad else next(found) for t in given]
+
+
+def held(layout: Layout, *masks: Tensor | float | None) -> list[Tensor]:
+    """What a call has besides its inputs: kept with these, so that autograd sees a change."""
+    return [layout.offsets, *(mask for mask in masks if isinstance(mask, Tensor))]
 
 
 def may_overwrite() -> bool:

@@ -12,6 +12,7 @@ from peephole.ops.cpu.autograd import (
     beyond_kernels,
     computed_again,
     contiguous,
+    held,
     may_overwrite,
 )
 from peephole.ops.cpu.kernels import (
@@ -45,6 +46,10 @@ class Call(NamedTuple):
     reverse: bool
     return_states: bool
     again: Again
+
+    def held(self) -> list[Tensor]:
+        """Tensors that may not change before the backward pass."""
+        return held(self.layout, self.recurrent_mask, self.zoneout_h)
 
     def model(
         self, sizes: Sizes, weight_hh: Tensor, bias_hn: Tensor | None, h0: Tensor | None
@@ -112,7 +117,7 @@ class Gru(Recurrence):
         y, h_n, gates, n_h = gru(c, True, *given)
         ctx.c = c
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, y, gates, n_h)
+        ctx.save_for_backward(*given, *c.held(), y, gates, n_h)
         return y, h_n, gates if c.return_states else None
 
     @staticmethod
@@ -120,7 +125,8 @@ class Gru(Recurrence):
         ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None, upstream_gates: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
-        *given, y, gates, n_h = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        given, (y, gates, n_h) = saved[:6], saved[-3:]
         d = (d_y, d_h_n, upstream_gates)
         if beyond_kernels(d):
             return None, *computed_again(c.again, given, d)

@@ -13,6 +13,7 @@ from peephole.ops.cpu.autograd import (
     beyond_kernels,
     computed_again,
     contiguous,
+    held,
     may_overwrite,
 )
 from peephole.ops.cpu.kernels import (
@@ -59,6 +60,10 @@ class Call(NamedTuple):
     @property
     def gates(self) -> int:
         return 3 if self.coupled else 4
+
+    def held(self) -> list[Tensor]:
+        """Tensors that may not change before the backward pass."""
+        return held(self.layout, self.recurrent_mask, self.zoneout_h, self.zoneout_c)
 
     def peepholes(self, hidden: int) -> tuple[int, int]:
         """The shape of ``weight_ch``."""
@@ -144,7 +149,7 @@ class Lstm(Recurrence):
         y, h_n, c_n, gates, cells = lstm(c, True, *given)
         ctx.c = c
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, y, gates, cells)
+        ctx.save_for_backward(*given, *c.held(), y, gates, cells)
         return y, h_n, c_n, *((gates, cells) if c.return_states else (None, None))
 
     @staticmethod
@@ -157,7 +162,8 @@ class Lstm(Recurrence):
         upstream_cells: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
-        *given, y, gates, cells = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        given, (y, gates, cells) = saved[:8], saved[-3:]
         d = (d_y, d_h_n, d_c_n, upstream_gates, upstream_cells)
         if beyond_kernels(d):
             return None, *computed_again(c.again, given, d)

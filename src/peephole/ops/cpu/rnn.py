@@ -12,6 +12,7 @@ from peephole.ops.cpu.autograd import (
     beyond_kernels,
     computed_again,
     contiguous,
+    held,
     may_overwrite,
 )
 from peephole.ops.cpu.kernels import (
@@ -45,6 +46,10 @@ class Call(NamedTuple):
     zoneout_h: Zoneout
     reverse: bool
     again: Again
+
+    def held(self) -> list[Tensor]:
+        """Tensors that may not change before the backward pass."""
+        return held(self.layout, self.recurrent_mask, self.zoneout_h)
 
     def model(self, sizes: Sizes, weight_hh: Tensor, h0: Tensor | None) -> tuple[Any, ...]:
         """What a kernel is told of the model."""
@@ -102,13 +107,14 @@ class Rnn(Recurrence):
         y, h_n, new_h = rnn(c, True, *given)
         ctx.c = c
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, y, new_h)
+        ctx.save_for_backward(*given, *c.held(), y, new_h)
         return y, h_n
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
-        *given, y, new_h = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        given, (y, new_h) = saved[:6], saved[-2:]
         d = (d_y, d_h_n)
         if beyond_kernels(d):
             return None, *computed_again(c.again, given, d)

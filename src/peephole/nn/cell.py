@@ -15,6 +15,8 @@ from peephole.nn.states import as_tuple
 from peephole.offsets import Layout, may_keep
 from peephole.ops import Found, cell_operator, is_training, run, run_compiled
 
+# torch's operators take these, in this order.
+_TORCHS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 State = tuple[Tensor, ...]
 
 
@@ -146,7 +148,10 @@ class Cell(Kind):
         operator = cell_operator(self.name, self.recurrence_options())
         if operator is None:
             return None
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        own = self._parameters
+        weights = [
+            getattr(self, name) if (weight := own.get(name)) is None else weight for name in _TORCHS
+        ]
         new = operator(x, state if len(state) > 1 else state[0], *weights)
         return new if isinstance(new, tuple) else (new,)
 

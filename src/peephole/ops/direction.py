@@ -146,7 +146,7 @@ def run(
 
 
 def _zeros(x: Tensor, layout: Layout, options: Options) -> dict[str, Tensor]:
-    widths: Mapping[str, int] = options["zeros"]
+    widths: Mapping[str, int] = options.get("zeros", {})
     return {name: x.new_zeros(layout.sequences, width) for name, width in widths.items()}
 
 

@@ -22,6 +22,15 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extension could not be compiled."""
+    from peephole.ops.cpu.extension import CALLS
+
+    for dtype in list(CALLS):
+        monkeypatch.delitem(CALLS, dtype)
+
+
+@pytest.fixture
 def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn the hook off for one test.
 

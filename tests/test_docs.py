@@ -61,7 +61,7 @@ def test_the_layers_code_runs_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_layers_table_names_tests_that_exist() -> None:
-    named = re.findall(r"`(\w+/test_\w+\.py)(?:::(\w+))?`", LAYERS.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:\w+/)+test_\w+\.py)(?:::(\w+))?`", LAYERS.read_text(encoding="utf-8"))
     assert len(named) > 30
     for file, name in named:
         tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))

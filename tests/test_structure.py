@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import peephole
 
 PACKAGE = Path(peephole.__file__).parent
+CSRC = Path(__file__).parents[1] / "csrc"
 
 # What each room may import of ours besides itself and errors: rooms, or single modules of one. A
 # room may be missing; one that is not listed is an error, so that none comes in silence.
@@ -173,6 +175,15 @@ def write_package(package: Path) -> None:
         files += [f"{folder}/{name}" for name in ["__init__", *inside]]
     for file in files:
         (package / f"{file}.py").touch()
+
+
+def test_the_kernels_know_nothing_of_torch() -> None:
+    """So that one build serves every torch: they take its threads by their addresses."""
+    files = [path for path in sorted(CSRC.iterdir()) if path.suffix in (".h", ".cpp")]
+    assert files
+    for path in files:
+        found = re.findall(r'#include\s*[<"]([^>"]*)', path.read_text(encoding="utf-8"))
+        assert not [name for name in found if re.match("torch|ATen|c10", name)], path
 
 
 HEAVY = {"matplotlib", "pyarrow", "jinja2", "rich", "jsonargparse", "lightning"}

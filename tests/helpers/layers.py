@@ -81,7 +81,15 @@ STACKS = pytest.mark.parametrize(
     ids=["1 layer", "1 layer both ways", "2 layers", "3 layers both ways"],
 )
 BOTH = pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
-BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch", "cpu", "auto"])
+# Every kind on every backend that has it.
+SERVED = {
+    f"{name}-{backend}": (kind, backend)
+    for name, kind in KINDS.items()
+    for backend in ("reference", "torch", "cpu", "auto")
+    if (name, backend) != ("LSTM-projected", "cpu")
+}
+EVERY_SERVED = pytest.mark.parametrize(("kind", "backend"), SERVED.values(), ids=SERVED)
 # torch says so once in a process, for its own modules as well as for our layers.
 float32_projection = pytest.mark.filterwarnings(
     "ignore:LSTM with projections is not supported with oneDNN:UserWarning"

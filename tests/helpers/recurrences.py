@@ -29,6 +29,7 @@ class Recurrence:
         extras: shapes of further weights, given H.
         options: arguments that are not tensors.
         masks: masks to draw, and whether as booleans.
+        backend: what it runs on, where a call does not say otherwise.
     """
 
     op: Callable[..., Any]
@@ -37,6 +38,13 @@ class Recurrence:
     extras: Mapping[str, Callable[[int], Shape]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     masks: Mapping[str, bool] = field(default_factory=dict)
+    backend: str = "auto"
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Those that compute it, by name: the kernels lack projection and layer norm."""
+        lacking = self.extras.keys() & {"weight_hr", "weight_ln_hh", "weight_ln_c"}
+        return ("reference",) if lacking else ("reference", "cpu")
 
     def output_size(self, hidden_size: int) -> int:
         """P, the width of h."""
@@ -85,7 +93,8 @@ class Recurrence:
 
     def __call__(self, tensors: Tensors, **options: Any) -> tuple[Tensor, ...]:
         """Run the op: y, then each final state, then with return_states what each step held."""
-        return tuple(_flat(self.op(**tensors, **self.options, **options)))
+        options = {"backend": self.backend, **self.options, **options}
+        return tuple(_flat(self.op(**tensors, **options)))
 
 
 def _flat(outputs: Any) -> Iterator[Tensor]:
@@ -184,6 +193,15 @@ RECURRENCES = {
     ),
     "rnn-relu-dropped": rnn("relu", recurrent_mask=True, zoneout_h=0.3),
 }
+
+
+def on_backends(recurrences: Mapping[str, Recurrence]) -> dict[str, Recurrence]:
+    """Each on every backend that computes it, by name."""
+    return {
+        f"{name}-{backend}": replace(recurrence, backend=backend)
+        for name, recurrence in recurrences.items()
+        for backend in recurrence.backends
+    }
 
 
 def leaves(tensors: Tensors) -> Tensors:

@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import peephole
 from peephole.nn import Layer
 from tests.helpers.layers import (
-    BACKENDS,
     BY_NAME,
     EVERY,
+    EVERY_SERVED,
     HIDDEN,
     INPUT,
     KINDS,
@@ -68,9 +68,8 @@ def flat(result: tuple[Any, Any]) -> list[Tensor]:
 
 
 class TestEqualsTorch:
-    @EVERY
+    @EVERY_SERVED
     @STACKS
-    @BACKENDS
     @EVERY_FORM
     def test_with_initial_states(
         self, kind: Kind, num_layers: int, bidirectional: bool, backend: str, form: str
@@ -86,8 +85,7 @@ class TestEqualsTorch:
         leaves = parameters(layer, truth) | shared(x=x, hx=hx)
         assert_agree(flat(layer(input, hx)), flat(truth(input, hx)), leaves)
 
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     @EVERY_FORM
     def test_from_zero_without_biases(self, kind: Kind, backend: str, form: str) -> None:
         layer, truth = kind.pair(
@@ -101,8 +99,7 @@ class TestEqualsTorch:
         leaves = parameters(layer, truth) | shared(x=x)
         assert_agree(flat(layer(input)), flat(truth(input)), leaves)
 
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     @EVERY_FORM
     def test_without_gradients(self, kind: Kind, backend: str, form: str) -> None:
         # Where nothing is recorded, "auto" takes other ways.
@@ -116,9 +113,8 @@ class TestEqualsTorch:
             for given, wanted in pairs:
                 assert_close(given, wanted)
 
-    @EVERY
+    @EVERY_SERVED
     @STACKS
-    @BACKENDS
     @WITH_LENGTHS
     def test_padded_with_lengths_equals_packed(
         self,

@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zoneout": {"zoneout": 0.4},
 }
 EVERY_OPTION = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch", "cpu", "auto"])
 BY_KIND = pytest.mark.parametrize("name", KINDS)
 
 # bfloat16 keeps 8 bits: it rounds by at most u = 2**-9 of a number. Here numbers are at most 1 or

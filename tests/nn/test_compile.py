@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 import peephole
 from peephole import Ragged
+from peephole.ops import cpu
 from peephole.ops import torch as torch_backend
 from tests.helpers.errors import raises
 from tests.helpers.graphs import (
@@ -199,16 +200,21 @@ class TestCalls:
         layer.eval()
         assert_close([run(x)[0].values], [layer(x)[0].values])
 
-    @pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
+    @pytest.mark.parametrize("backend", ["auto", "torch", "cpu", "reference"])
     def test_backend(self, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ran = []
 
-        def spy(*args: Any, **options: Any) -> Any:
-            ran.append(args[0])
-            return direction(*args, **options)
+        def spy(module: Any, name: str, backend: str) -> None:
+            wrapped = getattr(module, name)
 
-        direction = torch_backend.direction
-        monkeypatch.setattr(torch_backend, "direction", spy)
+            def noting(*args: Any, **options: Any) -> Any:
+                ran.append(backend)
+                return wrapped(*args, **options)
+
+            monkeypatch.setattr(module, name, noting)
+
+        spy(torch_backend, "direction", "torch")
+        spy(cpu, "run", "cpu")
         layer = peephole.LSTM(3, 4, 2, backend=backend, dtype=F64)
         x = random_batch([3, 2, 2])
         layer(x)
@@ -218,9 +224,9 @@ class TestCalls:
             assert eagerly == backend
         ran.clear()
         y, _ = compiled(layer)(x)
-        assert len(ran) == (2 if eagerly == "torch" else 0)
+        assert ran == [eagerly] * (0 if eagerly == "reference" else 2)
         y.values.sum().backward()
-        assert len(ran) == (4 if eagerly == "torch" else 0)
+        assert ran == [eagerly] * (0 if eagerly == "reference" else 4)
 
     def test_a_batch_without_steps(self) -> None:
         run = compiled(peephole.LSTM(3, 4, backend="torch", dtype=F64))

@@ -97,16 +97,17 @@ def test_states_of_a_persons_cell_have_one_dtype_under_autocast() -> None:
 
 
 def test_a_schedule_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    from peephole.nn.layer import _log_reference
+    from peephole.nn.layer import _log_choice
 
-    _log_reference.cache_clear()
-    layer = peephole.LSTM(3, 4, zoneout=0.1)
+    _log_choice.cache_clear()
+    layer = peephole.LSTM(3, 4, zoneout=0.1, layer_norm=True)
     with caplog.at_level("INFO", "peephole"):
         for k in range(5):
             layer.zoneout = 0.1 + k / 10
             layer(torch.randn(5, 2, 3))
     assert [record.getMessage() for record in caplog.records] == [
-        "peephole.LSTM runs on the reference backend: torch.nn has no zoneout"
+        "peephole.LSTM runs on the reference backend: the compiled kernels have no layer "
+        "normalization"
     ]
 
 
@@ -138,3 +139,18 @@ def test_forward_mode_is_refused_by_a_graph_rather_than_zero() -> None:
     torch._dynamo.reset()
     with pytest.raises(Exception, match="backend='reference' has them"):
         torch.compile(derivative, backend="aot_eager", fullgraph=True)(x)
+
+
+@pytest.mark.usefixtures("traceable")
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_compiled_autograd_gets_gradients_and_not_zeros(name: str) -> None:
+    """A graph of the backward pass alone would hold what allocates, but not what computes."""
+    layer, x = getattr(peephole, name)(3, 4), torch.randn(5, 2, 3)
+    wanted = torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
+    torch._dynamo.reset()
+    compiler = torch.compile(backend="aot_eager")
+    total = layer(x)[0].sum()
+    with torch._dynamo.compiled_autograd._enable(compiler):
+        total.backward()
+    for parameter, d_wanted in zip(layer.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, d_wanted)

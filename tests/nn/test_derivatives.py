@@ -1,6 +1,7 @@
 """Derivatives of layers and cells: second ones, forward mode, ``torch.func``, ensembles.
 
-All on the reference backend, whose equations are plain PyTorch; "auto" must find that out.
+All but the first and second ones only on the reference backend, whose equations are plain PyTorch;
+"auto" must find that out.
 """
 
 from collections.abc import Callable
@@ -60,18 +61,25 @@ LAYERS = CELLS | {
     for name, options in OF_LAYERS.items()
     if kind == "LSTM" or "proj_size" not in options
 }
-# Where torch.nn has no such layer "auto" is the reference anyway.
+KERNELS = {
+    name: case for name, case in LAYERS.items() if not case[1].keys() & {"layer_norm", "proj_size"}
+}
 SERVED = {f"{name}-reference": (*case, "reference") for name, case in LAYERS.items()} | {
     f"{kind}-{name}-auto": (kind, {**COMMON, **OF_LAYERS}[name], "auto")
     for kind in ("LSTM", "GRU", "RNN")
-    for name in ("plain", "single_bias", "learn_initial_state", "both ways", "skip")
+    for name in ("plain", "zoneout", "learn_initial_state", "both ways", "skip")
 }
 EACH_SERVED = pytest.mark.parametrize(("kind", "options", "backend"), SERVED.values(), ids=SERVED)
 EACH_CELL = pytest.mark.parametrize(("kind", "options"), CELLS.values(), ids=CELLS)
-EACH_LAYER = pytest.mark.parametrize(("kind", "options"), LAYERS.values(), ids=LAYERS)
+DIFFERENTIATED = {f"{name}-reference": (*case, "reference") for name, case in LAYERS.items()} | {
+    f"{name}-cpu": (*case, "cpu") for name, case in KERNELS.items()
+}
+EACH_LAYER = pytest.mark.parametrize(
+    ("kind", "options", "backend"), DIFFERENTIATED.values(), ids=DIFFERENTIATED
+)
 KINDS = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 SERVING = pytest.mark.parametrize("backend", ["reference", "auto"])
-DROPPED = {name: case for name, case in CELLS.items() if "zoneout" in case[1]}
+DROPPED = {name: case for name, case in DIFFERENTIATED.items() if "zoneout" in case[1]}
 
 Tensors = tuple[Tensor, ...]
 Function = Callable[..., Tensors]
@@ -143,23 +151,23 @@ class TestFiniteDifferences:
     """
 
     @EACH_LAYER
-    def test_first_of_layers(self, kind: str, options: dict[str, Any]) -> None:
-        run, inputs = of_layer(kind, options)
+    def test_first_of_layers(self, kind: str, options: dict[str, Any], backend: str) -> None:
+        run, inputs = of_layer(kind, options, backend)
         assert gradcheck(run, inputs, fast_mode=True)
 
     @pytest.mark.parametrize(
-        ("kind", "options"), DROPPED.values(), ids=[f"{name}-evaluation" for name in DROPPED]
+        ("kind", "options", "backend"), DROPPED.values(), ids=[f"{n}-evaluation" for n in DROPPED]
     )
-    def test_of_expectations(self, kind: str, options: dict[str, Any]) -> None:
+    def test_of_expectations(self, kind: str, options: dict[str, Any], backend: str) -> None:
         """In evaluation, where zoneout is a number."""
-        run, inputs = of_layer(kind, options)
+        run, inputs = of_layer(kind, options, backend)
         run.layer.eval()
         assert gradcheck(run, inputs, fast_mode=True)
         assert gradgradcheck(run, inputs, fast_mode=True)
 
     @EACH_LAYER
-    def test_second_of_layers(self, kind: str, options: dict[str, Any]) -> None:
-        run, inputs = of_layer(kind, options)
+    def test_second_of_layers(self, kind: str, options: dict[str, Any], backend: str) -> None:
+        run, inputs = of_layer(kind, options, backend)
         assert gradgradcheck(run, inputs, fast_mode=True)
 
     @EACH_CELL
@@ -174,8 +182,9 @@ class TestFiniteDifferences:
         assert gradgradcheck(run, inputs, fast_mode=True)
 
     @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-    def test_second_of_gates_and_cells(self, kind: str) -> None:
-        layer = randomized(getattr(peephole, kind)(2, 2))
+    @SERVING
+    def test_second_of_gates_and_cells(self, kind: str, backend: str) -> None:
+        layer = randomized(getattr(peephole, kind)(2, 2, backend=backend))
         x = random_batch(LENGTHS, 2)
 
         def run(values: Tensor) -> Tensors:

@@ -15,6 +15,7 @@ from tests.helpers.layers import (
     BATCH_FIRST,
     BOTH,
     EVERY,
+    EVERY_SERVED,
     INPUT,
     Kind,
     apart,
@@ -64,10 +65,9 @@ def assert_drops_alike(
 
 
 class TestEqualsTorch:
-    @EVERY
+    @EVERY_SERVED
     @STACKS
     @SHARES
-    @BACKENDS
     @BATCH_FIRST
     def test_padded(
         self,
@@ -89,9 +89,8 @@ class TestEqualsTorch:
         x = torch.randn(4, 6, INPUT, dtype=torch.float64, requires_grad=True)
         assert_drops_alike(layer, truth, x, x)
 
-    @EVERY
+    @EVERY_SERVED
     @STACKS
-    @BACKENDS
     def test_unbatched(
         self, kind: Kind, num_layers: int, bidirectional: bool, backend: str
     ) -> None:
@@ -101,9 +100,8 @@ class TestEqualsTorch:
         x = torch.randn(6, INPUT, dtype=torch.float64, requires_grad=True)
         assert_drops_alike(layer, truth, x, x)
 
-    @EVERY
+    @EVERY_SERVED
     @STACKS
-    @BACKENDS
     @pytest.mark.parametrize("form", PACKED)
     def test_packed(
         self, kind: Kind, num_layers: int, bidirectional: bool, backend: str, form: str
@@ -114,8 +112,7 @@ class TestEqualsTorch:
         x = torch.randn(7, 4, INPUT, dtype=torch.float64, requires_grad=True)
         assert_drops_alike(layer, truth, x, PACKED[form](x))
 
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     @pytest.mark.parametrize("form", PACKED)
     def test_packed_and_all_dropped(self, kind: Kind, backend: str, form: str) -> None:
         layer, truth = kind.pair(backend, num_layers=2, dropout=1.0)
@@ -143,8 +140,7 @@ class TestEqualsTorch:
             for given, wanted in zip(seeded(layer, x)[0], seeded(truth, x)[0], strict=True):
                 assert torch.equal(given, wanted)
 
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     def test_evaluation_drops_nothing(self, kind: Kind, backend: str) -> None:
         layer, truth = kind.pair(backend, num_layers=3, dropout=0.5)
         layer.eval()

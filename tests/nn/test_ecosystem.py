@@ -377,7 +377,7 @@ class TestTraining:
             assert_close(a, b)
 
     @pytest.mark.parametrize("name", KINDS)
-    @pytest.mark.parametrize("backend", ["reference", "torch"])
+    @pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
     def test_a_frozen_parameter(self, name: str, backend: str) -> None:
         layer = getattr(peephole, name)(3, 5, 2, backend=backend, dtype=torch.float64)
         x = batch()

@@ -74,7 +74,7 @@ OURS: list[tuple[dict[str, Any], str, type[Exception]]] = [
         "single_bias=True asks for a bias and bias=False for none",
         ValueError,
     ),
-    ({"backend": "cuda"}, "backend='cuda'; there are auto, torch, reference", ValueError),
+    ({"backend": "cuda"}, "backend='cuda'; there are auto, torch, reference, cpu", ValueError),
     (
         {"backend": "torch", "layer_norm": True},
         "backend='torch' cannot serve: torch.nn has no layer_norm=True; backend='reference' can",

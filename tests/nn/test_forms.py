@@ -12,11 +12,11 @@ import peephole
 from peephole import Ragged
 from peephole.nn import Layer
 from tests.helpers.layers import (
-    BACKENDS,
     BATCH_FIRST,
     BOTH,
     BY_NAME,
     EVERY,
+    EVERY_SERVED,
     HIDDEN,
     INPUT,
     KINDS,
@@ -88,9 +88,8 @@ FORMS: dict[str, tuple[list[int], Callable[[Sequence[Tensor]], tuple[Any, ...]]]
 }
 
 
-@EVERY
+@EVERY_SERVED
 @BOTH
-@BACKENDS
 @pytest.mark.parametrize("form", FORMS)
 def test_all_forms_give_the_same_numbers(
     kind: Kind, bidirectional: bool, backend: str, form: str
@@ -121,8 +120,7 @@ def test_all_forms_give_the_same_numbers(
 
 
 class TestPadded:
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     @BATCH_FIRST
     @pytest.mark.parametrize(
         ("garbage", "steps", "dtype"),
@@ -193,8 +191,7 @@ class TestPadded:
         assert torch.equal(output, wanted)
         assert torch.equal(state, wanted_state)
 
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     def test_lengths_of_every_step_are_as_none(self, kind: Kind, backend: str) -> None:
         layer = kind.layer(num_layers=2, bidirectional=True, backend=backend)
         x = torch.randn(6, 4, INPUT, dtype=torch.float64)
@@ -234,8 +231,7 @@ class TestPadded:
 
 class TestPacked:
     @pytest.mark.parametrize("form", ["packed", "packed in order"])
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     def test_output_is_packed_as_the_input(self, kind: Kind, backend: str, form: str) -> None:
         lengths, make = FORMS[form]
         layer, truth = kind.pair(backend, num_layers=2, bidirectional=True)
@@ -304,8 +300,7 @@ class TestRagged:
 
 
 class TestStates:
-    @EVERY
-    @BACKENDS
+    @EVERY_SERVED
     @pytest.mark.parametrize("form", FORMS)
     def test_are_those_at_each_sequence_s_end(self, kind: Kind, backend: str, form: str) -> None:
         lengths, make = FORMS[form]

@@ -13,7 +13,7 @@ import peephole
 from peephole import Ragged
 from tests.helpers.layerwise import random_batch, randomized
 
-# The first three are layers of torch.nn's, which backend="auto" runs on its operators.
+# Those with "options" are the reference's alone: there are no kernels for layer norm.
 LAYERS: dict[str, Callable[..., Any]] = {
     "LSTM": peephole.LSTM,
     "GRU": peephole.GRU,
@@ -31,8 +31,20 @@ LAYERS: dict[str, Callable[..., Any]] = {
         skip=True,
         **k,
     ),
+    "LSTM-dropped": lambda *a, **k: peephole.LSTM(
+        *a,
+        peephole="full",
+        cell_clip=0.6,
+        zoneout=(0.1, 0.4),
+        recurrent_dropout=0.5,
+        skip=True,
+        **k,
+    ),
     "GRU-options": lambda *a, **k: peephole.GRU(
         *a, zoneout=0.2, recurrent_dropout=0.5, layer_norm=True, learn_initial_state=True, **k
+    ),
+    "GRU-dropped": lambda *a, **k: peephole.GRU(
+        *a, zoneout=0.2, recurrent_dropout=0.5, learn_initial_state=True, **k
     ),
     "RNN-options": lambda *a, **k: peephole.RNN(
         *a, "relu", zoneout=0.2, layer_norm=True, learn_initial_state=True, skip=True, **k
@@ -41,9 +53,12 @@ LAYERS: dict[str, Callable[..., Any]] = {
 RUNS = {
     f"{name}-{backend}": (make, backend)
     for name, make in LAYERS.items()
-    for backend in ("reference", "auto")
-    # With options that torch.nn lacks both are one.
-    if backend == "reference" or not name.endswith("-options")
+    for backend in ("reference", "torch", "auto")
+    if {
+        "reference": not name.endswith("-dropped"),
+        "torch": not name.endswith(("-options", "-dropped")),
+        "auto": not name.endswith("-options"),
+    }[backend]
 }
 EVERY = pytest.mark.parametrize(("make", "backend"), RUNS.values(), ids=RUNS)
 FEW = hypothesis.settings(max_examples=6)

@@ -1,13 +1,17 @@
-"""Every option of a layer with every other one: right by the equations, or refused when made."""
+"""Every option of a layer with every other one: right by the equations, or refused.
+
+On the backend that "auto" takes, and on the reference.
+"""
 
 from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import peephole
+from peephole import Ragged
 from peephole.nn.kind import Kind
 from tests.helpers.layerwise import random_batch, randomized, run_layer, spy_on_masks
 
@@ -30,6 +34,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "function": {"initialization": lambda name, parameter: None},
     "reference": {"backend": "reference"},
     "torch": {"backend": "torch"},
+    "cpu": {"backend": "cpu"},
 }
 LSTM = {
     **COMMON,
@@ -70,6 +75,11 @@ REFUSED = {
         ),
     ]
 }
+# What a layer refuses when it is called.
+LACKING = {
+    frozenset(("cpu", "layer_norm")): "the compiled kernels have no layer normalization",
+    frozenset(("cpu", "proj_size")): "the compiled kernels have no projection",
+}
 # Two values of the same argument are no pair.
 PAIRS = [
     (kind, a, b)
@@ -93,12 +103,18 @@ def test_every_pair(kind: type[nn.Module], a: str, b: str, monkeypatch: pytest.M
             kind(3, **options)
         return
     layer = randomized(kind(3, **options))
-    masks = spy_on_masks(monkeypatch)
     x = random_batch(LENGTHS, 3)
     x.values.requires_grad_()
+    lacking = LACKING.get(frozenset([a, b]))
+    if lacking is not None:
+        with pytest.raises(ValueError, match=lacking):
+            layer(x)
+        return
+    masks = spy_on_masks(monkeypatch)
     for training in (False, True):
         layer.train(training)
         masks.clear()
+        torch.manual_seed(1)
         y, final = layer(x)
         states = final if kind is peephole.LSTM else (final,)
         if not (training and "dropout" in options):
@@ -112,11 +128,31 @@ def test_every_pair(kind: type[nn.Module], a: str, b: str, monkeypatch: pytest.M
                     torch.testing.assert_close(end, hand, rtol=1e-10, atol=1e-10)
         inputs = [x.values, *layer.parameters()]
         ends = [part for state in states for part in state]
-        total = sum(torch.sum(part * torch.randn_like(part)) for part in [y.values, *ends])
-        for gradient in torch.autograd.grad(total, inputs):
+        outputs = [y.values, *ends]
+        upstream = [torch.randn_like(part) for part in outputs]
+        gradients = torch.autograd.grad(outputs, inputs, upstream)
+        for gradient in gradients:
             assert bool(gradient.isfinite().all())
             # Units of a relu network may all be off.
             assert gradient.abs().max() > 0 or "nonlinearity" in options
+        if layer.backend_used != "reference":
+            found = on_the_reference(layer, x, inputs, upstream)
+            torch.testing.assert_close([*outputs, *gradients], found, rtol=1e-10, atol=1e-10)
+
+
+def on_the_reference(
+    layer: Any, x: Ragged, inputs: list[Tensor], upstream: list[Tensor]
+) -> list[Tensor]:
+    """Outputs and gradients, with the masks that seed 1 draws."""
+    backend, layer.backend = layer.backend, "reference"
+    torch.manual_seed(1)
+    y, final = layer(x)
+    assert layer.backend_used == "reference"
+    layer.backend = backend
+    outputs = [y.values]
+    for state in final if isinstance(layer, peephole.LSTM) else (final,):
+        outputs += list(state)
+    return [*outputs, *torch.autograd.grad(outputs, inputs, upstream)]
 
 
 def test_covers_every_option_that_there_is() -> None:

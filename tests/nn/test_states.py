@@ -27,18 +27,40 @@ LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[str, ...]]] = {
     "LSTM-full": (peephole.LSTM, {"peephole": "full"}, ("i", "f", "g", "o")),
     "LSTM-coupled": (peephole.LSTM, {"coupled": True}, ("i", "g", "o")),
     "LSTM-projected": (peephole.LSTM, {"proj_size": 2, "skip": True}, ("i", "f", "g", "o")),
+    "LSTM-zoneout": (
+        peephole.LSTM,
+        {
+            "peephole": "diagonal",
+            "cell_clip": 0.5,
+            "zoneout": (0.2, 0.4),
+            "recurrent_dropout": 0.3,
+        },
+        ("i", "f", "g", "o"),
+    ),
     "LSTM-dropped": (
         peephole.LSTM,
         {"layer_norm": True, "cell_clip": 0.5, "zoneout": (0.2, 0.4), "recurrent_dropout": 0.3},
         ("i", "f", "g", "o"),
     ),
     "GRU": (peephole.GRU, {}, ("r", "z", "n")),
+    "GRU-zoneout": (peephole.GRU, {"zoneout": 0.3, "recurrent_dropout": 0.3}, ("r", "z", "n")),
     "GRU-dropped": (peephole.GRU, {"layer_norm": True, "zoneout": 0.3}, ("r", "z", "n")),
     "RNN": (peephole.RNN, {}, ()),
+    "RNN-zoneout": (peephole.RNN, {"zoneout": 0.3, "recurrent_dropout": 0.3}, ()),
     "RNN-dropped": (peephole.RNN, {"layer_norm": True, "zoneout": 0.3}, ()),
 }
 EVERY = pytest.mark.parametrize(("kind", "options", "gates"), LAYERS.values(), ids=LAYERS)
-BACKENDS = pytest.mark.parametrize("backend", ["auto", "reference"])
+# What has no kernels.
+LACKING = {"layer_norm", "proj_size"}
+RUNS = {
+    f"{name}-{backend}": (*layer, backend)
+    for name, layer in LAYERS.items()
+    for backend in ("auto", "reference", "cpu")
+    if backend != "cpu" or not LACKING & layer[1].keys()
+}
+EVERY_RUN = pytest.mark.parametrize(
+    ("kind", "options", "gates", "backend"), RUNS.values(), ids=RUNS
+)
 PLAIN = pytest.mark.parametrize("kind", [peephole.LSTM, peephole.GRU, peephole.RNN])
 
 
@@ -51,8 +73,7 @@ def make(kind: type[nn.Module], **options: Any) -> Any:
 
 
 class TestAgainstTheEquations:
-    @EVERY
-    @BACKENDS
+    @EVERY_RUN
     @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
     def test_every_step_of_every_layer(
         self,
@@ -67,7 +88,8 @@ class TestAgainstTheEquations:
         masks = spy_on_masks(monkeypatch)
         x = random_batch(LENGTHS, 3)
         y, final, steps = layer(x, return_states=True)
-        assert layer.backend_used == "reference"
+        auto = "reference" if LACKING & options.keys() else "cpu"
+        assert layer.backend_used == (auto if backend == "auto" else backend)
         assert isinstance(steps, tuple)
         assert len(steps) == 4
         options = {**options, "bidirectional": True}
@@ -264,7 +286,7 @@ class TestBackends:
 
     @PLAIN
     def test_changes_no_result(self, kind: type[nn.Module]) -> None:
-        for backend in ("auto", "reference"):
+        for backend in ("auto", "reference", "cpu"):
             layer = make(kind, backend=backend)
             x = random_batch(LENGTHS, 3)
             y, final, _ = layer(x, return_states=True)

@@ -1,4 +1,7 @@
-"""What holds for every recurrence of ``peephole.ops``: derivatives, laws, dtypes, errors."""
+"""What holds for every recurrence of ``peephole.ops``: derivatives, laws, dtypes, errors.
+
+On every backend that computes it.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,11 +24,15 @@ from tests.helpers.recurrences import (
     assert_agree,
     cut,
     leaves,
+    on_backends,
     pick,
     spans,
 )
 
-EVERY = pytest.mark.parametrize("recurrence", RECURRENCES.values(), ids=RECURRENCES)
+RUNS = on_backends(RECURRENCES)
+EVERY = pytest.mark.parametrize("recurrence", RUNS.values(), ids=RUNS)
+# With "auto", which leaves the kernels where they cannot serve.
+EVERY_ON_AUTO = pytest.mark.parametrize("recurrence", RECURRENCES.values(), ids=RECURRENCES)
 
 
 def as_function(
@@ -55,7 +62,7 @@ class TestDerivatives:
         assert torch.autograd.gradgradcheck(*as_function(recurrence, tensors, reverse))
 
     @forward_mode
-    @EVERY
+    @EVERY_ON_AUTO
     @DIRECTIONS
     def test_jvp_is_the_transpose_of_the_gradient(
         self, recurrence: Recurrence, reverse: bool
@@ -208,19 +215,19 @@ def test_offsets_of_int32(recurrence: Recurrence) -> None:
 
 
 @EVERY
-def test_backend_by_name(recurrence: Recurrence) -> None:
+def test_auto_is_one_of_them(recurrence: Recurrence) -> None:
     tensors = recurrence.draw(LENGTHS)
-    assert_agree(recurrence(tensors, backend="reference"), recurrence(tensors), tensors)
+    assert_agree(recurrence(tensors, backend="auto"), recurrence(tensors), tensors)
 
 
 @pytest.mark.usefixtures("unhooked")
 class TestErrors:
-    @EVERY
+    @EVERY_ON_AUTO
     def test_unknown_backend(self, recurrence: Recurrence) -> None:
-        with raises("backend='cuda'; there are auto, reference"):
+        with raises("backend='cuda'; there are auto, reference, cpu"):
             recurrence(recurrence.draw(LENGTHS), backend="cuda")
 
-    @EVERY
+    @EVERY_ON_AUTO
     @pytest.mark.parametrize(
         ("offsets", "message"),
         [
@@ -235,7 +242,7 @@ class TestErrors:
         with raises(message):
             recurrence(recurrence.draw([6]) | {"offsets": torch.tensor(offsets)})
 
-    @EVERY
+    @EVERY_ON_AUTO
     @pytest.mark.parametrize("shape", [(6, 4), (6, 1), (6,), (6, 12, 1)])
     def test_wrong_gates_x(self, recurrence: Recurrence, shape: tuple[int, ...]) -> None:
         tensors = recurrence.draw([6], hidden_size=5)
@@ -245,7 +252,7 @@ class TestErrors:
         ):
             recurrence(tensors | {"gates_x": torch.zeros(shape, dtype=torch.float64)})
 
-    @EVERY
+    @EVERY_ON_AUTO
     @pytest.mark.parametrize("shape", [(7, 3), (7,), (3, 3, 3)])
     def test_wrong_weight_hh(self, recurrence: Recurrence, shape: tuple[int, ...]) -> None:
         wrong = {"weight_hh": torch.zeros(shape, dtype=torch.float64)}
@@ -254,20 +261,20 @@ class TestErrors:
         ):
             recurrence(recurrence.draw(LENGTHS) | wrong)
 
-    @EVERY
+    @EVERY_ON_AUTO
     @pytest.mark.parametrize("shape", [(5, 3), (6, 4), (1, 6, 3), (3,)])
     def test_wrong_h0(self, recurrence: Recurrence, shape: tuple[int, ...]) -> None:
         wrong = {"h0": torch.zeros(shape, dtype=torch.float64)}
         with raises(f"h0 must be [6, {recurrence.output_size(3)}], got {list(shape)}"):
             recurrence(recurrence.draw(LENGTHS) | wrong)
 
-    @EVERY
+    @EVERY_ON_AUTO
     def test_gates_x_that_are_not_floating_point(self, recurrence: Recurrence) -> None:
         tensors = recurrence.draw(LENGTHS)
         with raises("gates_x must be floating point, got torch.int64"):
             recurrence(tensors | {"gates_x": tensors["gates_x"].long()})
 
-    @EVERY
+    @EVERY_ON_AUTO
     def test_another_dtype_or_device(self, recurrence: Recurrence) -> None:
         tensors = recurrence.draw(LENGTHS)
         for name in leaves(tensors).keys() - {"gates_x"}:

@@ -8,11 +8,13 @@ from peephole import ops
 from tests.helpers.batches import LENGTHS
 from tests.helpers.errors import raises
 from tests.helpers.marks import DIRECTIONS
-from tests.helpers.recurrences import GRU, GRU_BIAS, Recurrence, assert_agree
+from tests.helpers.recurrences import GRU, GRU_BIAS, Recurrence, assert_agree, on_backends
 from tests.helpers.torch_nn import torch_nn
 
+FORMS = on_backends({"no bias_hn": GRU, "bias_hn": GRU_BIAS})
 
-@pytest.mark.parametrize("form", [GRU, GRU_BIAS], ids=["no bias_hn", "bias_hn"])
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("hidden_size", [1, 3, 17])
 @DIRECTIONS
 def test_is_torch_s(form: Recurrence, hidden_size: int, reverse: bool) -> None:

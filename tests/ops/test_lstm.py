@@ -11,22 +11,32 @@ from tests.helpers.batches import LENGTHS, NONEMPTY
 from tests.helpers.errors import raises
 from tests.helpers.marks import DIRECTIONS
 from tests.helpers.onnx_lstm import onnx_lstm
-from tests.helpers.recurrences import DIAGONAL, FULL, LSTM, Recurrence, assert_agree
+from tests.helpers.recurrences import (
+    DIAGONAL,
+    FULL,
+    LSTM,
+    Recurrence,
+    assert_agree,
+    on_backends,
+)
 from tests.helpers.torch_nn import torch_nn
 
-FORMS = pytest.mark.parametrize("form", [LSTM, DIAGONAL, FULL], ids=["none", "diagonal", "full"])
+FORMS = on_backends({"none": LSTM, "diagonal": DIAGONAL, "full": FULL})
+EVERY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "cpu"])
 SIZES = pytest.mark.parametrize("hidden_size", [1, 3, 17])
 
 
 @SIZES
 @DIRECTIONS
-def test_without_peepholes_is_torch_s(hidden_size: int, reverse: bool) -> None:
+@BACKENDS
+def test_without_peepholes_is_torch_s(hidden_size: int, reverse: bool, backend: str) -> None:
     tensors = LSTM.draw(LENGTHS, hidden_size)
-    given = LSTM(tensors, reverse=reverse)
+    given = LSTM(tensors, reverse=reverse, backend=backend)
     assert_agree(given, torch_nn(nn.LSTM, tensors, reverse), tensors)
 
 
-@FORMS
+@EVERY_FORM
 @SIZES
 @DIRECTIONS
 def test_is_graves_2013(form: Recurrence, hidden_size: int, reverse: bool) -> None:
@@ -47,7 +57,10 @@ def test_is_graves_2013(form: Recurrence, hidden_size: int, reverse: bool) -> No
 
 @SIZES
 @DIRECTIONS
-def test_with_diagonal_peepholes_is_onnx_runtime_s(hidden_size: int, reverse: bool) -> None:
+@BACKENDS
+def test_with_diagonal_peepholes_is_onnx_runtime_s(
+    hidden_size: int, reverse: bool, backend: str
+) -> None:
     H, inputs = hidden_size, 2
     tensors = DIAGONAL.draw(NONEMPTY, H, torch.float32)
     x = Ragged(torch.randn(sum(NONEMPTY), inputs), tensors["offsets"])
@@ -70,18 +83,19 @@ def test_with_diagonal_peepholes_is_onnx_runtime_s(hidden_size: int, reverse: bo
         initial_h=tensors["h0"].detach()[None].numpy(),
         initial_c=tensors["c0"].detach()[None].numpy(),
     )
-    y, h_n, c_n = DIAGONAL(tensors, reverse=reverse)
+    y, h_n, c_n = DIAGONAL(tensors, reverse=reverse, backend=backend)
     wanted_y = Ragged.from_padded(torch.from_numpy(wanted_y), NONEMPTY, batch_first=False).values
     for ours, wanted in ((y, wanted_y), (h_n, wanted_h), (c_n, wanted_c)):
         torch.testing.assert_close(ours.detach(), torch.as_tensor(wanted), rtol=1e-5, atol=1e-5)
 
 
 @DIRECTIONS
-def test_full_peepholes_that_are_diagonal_are_diagonal_ones(reverse: bool) -> None:
+@BACKENDS
+def test_full_peepholes_that_are_diagonal_are_diagonal_ones(reverse: bool, backend: str) -> None:
     tensors = DIAGONAL.draw(LENGTHS)
     full = torch.cat([torch.diag(w) for w in tensors["weight_ch"]])
-    given = FULL(tensors | {"weight_ch": full}, reverse=reverse)
-    assert_agree(given, DIAGONAL(tensors, reverse=reverse), tensors)
+    given = FULL(tensors | {"weight_ch": full}, reverse=reverse, backend=backend)
+    assert_agree(given, DIAGONAL(tensors, reverse=reverse, backend=backend), tensors)
 
 
 @pytest.mark.usefixtures("unhooked")

@@ -1,4 +1,7 @@
-"""Every option of ``peephole.ops`` against the papers' equations, and its derivatives."""
+"""Every option of ``peephole.ops`` against the papers' equations, and its derivatives.
+
+On every backend that has it.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +19,16 @@ from tests.helpers import equations, graves
 from tests.helpers.batches import LENGTHS
 from tests.helpers.errors import raises
 from tests.helpers.marks import DIRECTIONS, forward_mode
-from tests.helpers.recurrences import Recurrence, Tensors, gru, leaves, lstm, pick, rnn
+from tests.helpers.recurrences import (
+    Recurrence,
+    Tensors,
+    gru,
+    leaves,
+    lstm,
+    on_backends,
+    pick,
+    rnn,
+)
 
 # The papers' symbol for each argument.
 SYMBOLS = {
@@ -98,7 +110,11 @@ KIN = {
     "rnn-relu-layer_norm": rnn("relu", layer_norm=True),
 }
 EACH = pytest.mark.parametrize("recurrence", (ALONE | KIN).values(), ids=ALONE | KIN)
-EACH_DERIVED = pytest.mark.parametrize("recurrence", ALONE.values(), ids=ALONE)
+RUNS = on_backends(ALONE | KIN)
+EACH_RUN = pytest.mark.parametrize("recurrence", RUNS.values(), ids=RUNS)
+DERIVED = on_backends(ALONE)
+EACH_DERIVED = pytest.mark.parametrize("recurrence", DERIVED.values(), ids=DERIVED)
+BACKENDS = pytest.mark.parametrize("backend", ["reference", "cpu"])
 INITIAL = pytest.mark.parametrize("initial", [True, False], ids=["initial state", "from zero"])
 
 
@@ -171,13 +187,19 @@ def sequence(tensors: Tensors, b: int) -> dict[str, np.ndarray]:
 def assert_is_the_papers(
     recurrence: Recurrence, tensors: Tensors, hidden_size: int, reverse: bool
 ) -> None:
-    given = all_outputs(recurrence, tensors, reverse=reverse, backend="reference")
+    """Assert it on every backend that computes it."""
     wanted = by_equations(recurrence, tensors, hidden_size, reverse)
-    assert len(given) == len(wanted)
-    for k, (ours, theirs) in enumerate(zip(given, wanted, strict=True)):
-        torch.testing.assert_close(
-            ours.detach(), theirs, rtol=1e-10, atol=1e-10, msg=lambda m, k=k: f"output {k}: {m}"
-        )
+    for backend in recurrence.backends:
+        given = all_outputs(recurrence, tensors, reverse=reverse, backend=backend)
+        assert len(given) == len(wanted)
+        for k, (ours, theirs) in enumerate(zip(given, wanted, strict=True)):
+            torch.testing.assert_close(
+                ours.detach(),
+                theirs,
+                rtol=1e-10,
+                atol=1e-10,
+                msg=lambda m, k=k, backend=backend: f"{backend}, output {k}: {m}",
+            )
 
 
 class TestIsThePapers:
@@ -261,7 +283,7 @@ class TestTheEquations:
 class TestLimits:
     """What needs no equation: options that change nothing, everything, or have nothing to do."""
 
-    @EACH
+    @EACH_RUN
     @pytest.mark.parametrize("lengths", [[], [0, 0]])
     def test_without_steps(self, recurrence: Recurrence, lengths: list[int]) -> None:
         tensors = recurrence.draw(lengths)
@@ -273,10 +295,13 @@ class TestLimits:
         widths = {ops.lstm: [3 * recurrence.gates, 3], ops.gru: [9], ops.rnn: []}
         assert [tuple(t.shape) for t in steps] == [(0, width) for width in widths[recurrence.op]]
 
+    @BACKENDS
     @DIRECTIONS
     @pytest.mark.parametrize("zoneout", ["mask", "number"])
-    def test_zoneout_of_nothing_or_everything(self, reverse: bool, zoneout: str) -> None:
-        recurrence = lstm("diagonal")
+    def test_zoneout_of_nothing_or_everything(
+        self, backend: str, reverse: bool, zoneout: str
+    ) -> None:
+        recurrence = replace(lstm("diagonal"), backend=backend)
         tensors = recurrence.draw(LENGTHS)
         shape = (sum(LENGTHS), 3)
         none, every = (
@@ -291,8 +316,10 @@ class TestLimits:
         assert torch.equal(c_n, tensors["c0"])
         assert torch.equal(y, tensors["h0"].repeat_interleave(torch.tensor(LENGTHS), 0))
 
-    def test_states_do_not_change_the_rest(self) -> None:
+    @BACKENDS
+    def test_states_do_not_change_the_rest(self, backend: str) -> None:
         for recurrence in (lstm("full", zoneout_h="bool", zoneout_c=0.5), gru(bias_hn=True)):
+            recurrence = replace(recurrence, backend=backend)
             tensors = recurrence.draw(LENGTHS)
             y, *finals = recurrence(tensors)
             ours, *rest = recurrence(tensors, return_states=True)
@@ -300,8 +327,9 @@ class TestLimits:
                 assert torch.equal(a, b)
             assert len(rest) == 2 * len(finals)
 
-    def test_cells_are_clipped(self) -> None:
-        recurrence = lstm(cell_clip=CLIP)
+    @BACKENDS
+    def test_cells_are_clipped(self, backend: str) -> None:
+        recurrence = replace(lstm(cell_clip=CLIP), backend=backend)
         tensors = recurrence.draw(LENGTHS)
         _, _, c_n, _, cells = recurrence(tensors, return_states=True)
         beyond = cells.abs() == CLIP

@@ -7,11 +7,13 @@ from peephole import ops
 from tests.helpers.batches import LENGTHS
 from tests.helpers.errors import raises
 from tests.helpers.marks import DIRECTIONS
-from tests.helpers.recurrences import RNN_RELU, RNN_TANH, Recurrence, assert_agree
+from tests.helpers.recurrences import RNN_RELU, RNN_TANH, Recurrence, assert_agree, on_backends
 from tests.helpers.torch_nn import torch_nn
 
+FORMS = on_backends({"tanh": RNN_TANH, "relu": RNN_RELU})
 
-@pytest.mark.parametrize("form", [RNN_TANH, RNN_RELU], ids=["tanh", "relu"])
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("hidden_size", [1, 3, 17])
 @DIRECTIONS
 def test_is_torch_s(form: Recurrence, hidden_size: int, reverse: bool) -> None:

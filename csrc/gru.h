@@ -122,14 +122,14 @@ struct GruBackwardWeights {
 template <class T>
 struct GruBackwardSpace : CommonSpace<T> {
   T* d_h;
-  T* d_bias;     // sums over steps
-  T* d_bias_hn;  // likewise
+  RowTotals<T> d_bias;
+  RowTotals<T> d_bias_hn;
 
   GruBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
       : CommonSpace<T>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
-        d_bias(arena.take<T>(3 * this->stride)),
-        d_bias_hn(arena.take<T>(this->stride)) {}
+        d_bias(arena, this->stride, 3),
+        d_bias_hn(arena, this->stride, 1) {}
 };
 
 template <class T>
@@ -145,13 +145,16 @@ class GruBackwardRun : PartRun<T> {
 
   void run() {
     this->read_states(g_.d_h_n, own_.d_h);
-    std::memset(own_.d_bias, 0, 3 * s_.stride * sizeof(T));
-    std::memset(own_.d_bias_hn, 0, s_.stride * sizeof(T));
+    own_.d_bias.clear();
+    own_.d_bias_hn.clear();
     int64_t running = 0;
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
-      for (int64_t r = 0; r < running; ++r)
+      for (int64_t r = 0; r < running; ++r) {
         for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+        own_.d_bias.end_row();
+        own_.d_bias_hn.end_row();
+      }
       const T* mask = m_.recurrent_mask;
       this->add_product(w_.rz, g_.d_gates, 3 * H, 0, t, running, own_.d_h, mask);
       this->add_product(w_.n, g_.d_n_h, H, 0, t, running, own_.d_h, mask);
@@ -200,10 +203,10 @@ class GruBackwardRun : PartRun<T> {
     store(d_gates + H, d_z, count);
     store(d_gates + 2 * H, d_n, count);
     store(g_.d_n_h + row * H + j, d_n_h, count);
-    this->add_total(own_.d_bias, 0, j, d_reset);
-    this->add_total(own_.d_bias, 1, j, d_z);
-    this->add_total(own_.d_bias, 2, j, d_n);
-    this->add_total(own_.d_bias_hn, 0, j, d_n_h);
+    own_.d_bias.add(0, j, d_reset);
+    own_.d_bias.add(1, j, d_z);
+    own_.d_bias.add(2, j, d_n);
+    own_.d_bias_hn.add(0, j, d_n_h);
   }
 
   const Gru<T>& m_;

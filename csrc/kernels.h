@@ -103,7 +103,8 @@ struct Gru {
   Zoneout<T> zoneout_h;
 };
 
-// `gates` may be null, or the memory of `gates_x`; `n_h` [N, H] holds W_hn h + b_hn, and may be null.
+// `gates` may be null, or the memory of `gates_x`; `n_h` [N, H] holds W_hn h + b_hn, and may be
+// null.
 template <class T>
 struct GruForward {
   const T* gates_x;
@@ -159,8 +160,8 @@ struct RnnBackward {
   T* d_bias;  // [parts, H], as the LSTM's
 };
 
-// gates_x [steps, outputs] = x [steps, inputs] W' + biases; these may be null, and the second one may
-// have fewer outputs, the first ones.
+// gates_x [steps, outputs] = x [steps, inputs] W' + biases; these may be null, and the second one
+// may have fewer outputs, the first ones.
 template <class T>
 struct Input {
   const T* x;
@@ -174,8 +175,8 @@ struct Input {
   T* gates_x;
 };
 
-// One right side of a sum over steps: a row for each step, null for zeros; `masks` multiply them, and
-// may be null. The result is [outputs, columns].
+// One right side of a sum over steps: a row for each step, null for zeros; `masks` multiply them,
+// and may be null. The result is [outputs, columns].
 template <class T>
 struct OuterFactor {
   const T* const* rows;
@@ -195,7 +196,7 @@ struct Outer {
   int count;
 };
 
-// Each gives false where there is no memory for it, having changed nothing.
+// Each gives false where there is no memory for it.
 template <class T>
 struct KernelsOf {
   bool (*lstm_forward)(const Lstm<T>&, const LstmForward<T>&, const Batch&, const Team&);

@@ -31,16 +31,16 @@ struct LstmBackwardSpace : CommonSpace<T> {
   T* d_h;
   T* d_c;
   T* held;         // d_c(t-1) through zoneout, while d_c(t) waits for full peepholes
-  T* d_bias;       // sums over steps
-  T* d_peepholes;  // likewise
+  RowTotals<T> d_bias;
+  RowTotals<T> d_peepholes;
 
   LstmBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
       : CommonSpace<T>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
         d_c(arena.take<T>(count * this->stride)),
         held(arena.take<T>(count * this->stride)),
-        d_bias(arena.take<T>(4 * this->stride)),
-        d_peepholes(arena.take<T>(3 * this->stride)) {}
+        d_bias(arena, this->stride, 4),
+        d_peepholes(arena, this->stride, 3) {}
 };
 
 template <class T>
@@ -58,8 +58,8 @@ class LstmBackwardRun : PartRun<T> {
   void run() {
     this->read_states(g_.d_h_n, own_.d_h);
     this->read_states(g_.d_c_n, own_.d_c);
-    std::memset(own_.d_bias, 0, 4 * s_.stride * sizeof(T));
-    std::memset(own_.d_peepholes, 0, 3 * s_.stride * sizeof(T));
+    own_.d_bias.clear();
+    own_.d_peepholes.clear();
     int64_t running = 0;
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
@@ -81,27 +81,38 @@ class LstmBackwardRun : PartRun<T> {
     int64_t width = gates_ * H;
     if (m_.peephole == Peephole::full) {
       // c(t) takes in what o saw before the other gates' turn: two passes.
-      for (int64_t r = 0; r < running; ++r)
+      for (int64_t r = 0; r < running; ++r) {
         for (int64_t j = 0; j < H; j += L) {
           CellDerivative d_c = output(units(t, r, j));
           store(own_.d_c + r * s_.stride + j, d_c.fresh);
           store(own_.held + r * s_.stride + j, d_c.held);
         }
+        end_row();
+      }
       this->add_product(w_.looking_out, g_.d_gates, width, width - H, t, running, own_.d_c);
-      for (int64_t r = 0; r < running; ++r)
+      for (int64_t r = 0; r < running; ++r) {
         for (int64_t j = 0; j < H; j += L) {
           int64_t at = r * s_.stride + j;
           cell(units(t, r, j), {load(own_.d_c + at), load(own_.held + at)});
         }
+        end_row();
+      }
       this->add_product(w_.looking, g_.d_gates, width, 0, t, running, own_.d_c);
     } else {
-      for (int64_t r = 0; r < running; ++r)
+      for (int64_t r = 0; r < running; ++r) {
         for (int64_t j = 0; j < H; j += L) {
           Units u = units(t, r, j);
           cell(u, output(u));
         }
+        end_row();
+      }
     }
     this->add_product(w_.hidden, g_.d_gates, width, 0, t, running, own_.d_h, m_.recurrent_mask);
+  }
+
+  void end_row() {
+    own_.d_bias.end_row();
+    own_.d_peepholes.end_row();
   }
 
   // A vector of units at a step, and what the forward pass had there.
@@ -162,11 +173,11 @@ class LstmBackwardRun : PartRun<T> {
     if (m_.peephole == Peephole::diagonal) {
       Vec<T> look = load(m_.weight_ch + (at_o - 1) * H + u.j, u.count);
       d_c.fresh = multiply_add(d_o, look, d_c.fresh);
-      this->add_total(own_.d_peepholes, at_o - 1, u.j, d_o * c);
+      own_.d_peepholes.add(at_o - 1, u.j, d_o * c);
     }
     store(g_.d_gates + at, d_o, u.count);
     if (g_.new_cells) store(g_.new_cells + u.row * H + u.j, c, u.count);
-    this->add_total(own_.d_bias, at_o, u.j, d_o);
+    own_.d_bias.add(at_o, u.j, d_o);
     return d_c;
   }
 
@@ -192,10 +203,10 @@ class LstmBackwardRun : PartRun<T> {
     if (m_.peephole == Peephole::diagonal) {
       const T* look = m_.weight_ch + u.j;
       d_old_c = multiply_add(d_i, load(look, u.count), d_old_c);
-      this->add_total(own_.d_peepholes, 0, u.j, d_i * u.old_c);
+      own_.d_peepholes.add(0, u.j, d_i * u.old_c);
       if (!m_.coupled) {
         d_old_c = multiply_add(d_f, load(look + H, u.count), d_old_c);
-        this->add_total(own_.d_peepholes, 1, u.j, d_f * u.old_c);
+        own_.d_peepholes.add(1, u.j, d_f * u.old_c);
       }
     }
     store(own_.d_c + u.r * s_.stride + u.j, d_old_c);
@@ -209,7 +220,7 @@ class LstmBackwardRun : PartRun<T> {
 
   void put(T* gates, int which, const Units& u, Vec<T> d_gate) {
     store(gates + which * H, d_gate, u.count);
-    this->add_total(own_.d_bias, which, u.j, d_gate);
+    own_.d_bias.add(which, u.j, d_gate);
   }
 
   const Lstm<T>& m_;

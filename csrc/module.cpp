@@ -90,7 +90,7 @@ struct Given {
   bool reverse;
 };
 
-// The number of rows of [parts, width] that hold each part's sums; their total goes to `to`.
+// Sums of each part, [parts, width], whose total goes to `to`; null where nobody asks.
 template <class T>
 class Totals {
  public:
@@ -321,8 +321,8 @@ struct GruCalls {
                        Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
                        double zoneout_h, Address y, Address gates, Address n_h, Address d_y,
                        Address d_h_n, Address upstream_gates, Address d_gates, Address d_n_h,
-                       Address d_h0, Address d_bias, Address d_bias_hn, Address d_weight_hh, Address x,
-                       int64_t inputs, Address d_weight_ih) {
+                       Address d_h0, Address d_bias, Address d_bias_hn, Address d_weight_hh,
+                       Address x, int64_t inputs, Address d_weight_ih) {
     Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
                 at<const T>(recurrent_mask),
                 zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};

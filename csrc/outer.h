@@ -4,8 +4,8 @@
 //
 // right(n) is found through a pointer for each step, so that "the state before step n" needs no
 // copy: it is a row of all states, or an initial one, or nothing. The same tiles as in product.h
-// do the work: kOuterDepth steps of `left` are turned on their side, so that an output is a row, and
-// as many of `right` are packed panel by panel. Outputs are dealt out to threads; an element is
+// do the work: kOuterDepth steps of `left` are turned on their side, so that an output is a row,
+// and as many of `right` are packed panel by panel. Outputs are dealt out to threads; an element is
 // summed in the order of the steps, whatever their number.
 #pragma once
 

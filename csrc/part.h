@@ -71,12 +71,12 @@ struct Weights {
 // sums [rows][C][lanes], a panel's outputs for a few rows.
 template <class T>
 void multiply(const Weights<T>& w, T* scratch, int64_t panel, const T* const* rows, int64_t count,
-              T* sums, bool add = false) {
+              T* sums) {
   switch (w.matrix.columns) {
-    case 1: return multiply<T, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
-    case 2: return multiply<T, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
-    case 3: return multiply<T, 3>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
-    default: return multiply<T, 4>(w.matrix, w.packed, scratch, panel, rows, count, sums, add);
+    case 1: return multiply<T, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    case 2: return multiply<T, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    case 3: return multiply<T, 3>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    default: return multiply<T, 4>(w.matrix, w.packed, scratch, panel, rows, count, sums);
   }
 }
 
@@ -189,6 +189,59 @@ struct CommonSpace {
         rows(arena.take<const T*>(count)) {}
 };
 
+// Sums over the rows of all steps, for `count` kinds of number a unit.
+//
+// Added one to the next, many rows would lose the last digits of each. So thirty-two rows are added
+// up, and thirty-two such sums, and these.
+template <class T>
+class RowTotals {
+ public:
+  RowTotals(Arena& arena, int64_t stride, int count) : stride_(stride), size_(count * stride) {
+    for (T*& level : levels_) level = arena.take<T>(size_);
+  }
+
+  void clear() {
+    for (T* level : levels_) std::memset(level, 0, size_ * sizeof(T));
+    rows_ = groups_ = 0;
+  }
+
+  void add(int which, int64_t j, Vec<T> value) {
+    T* at = levels_[0] + which * stride_ + j;
+    store(at, load(at) + value);
+  }
+
+  void end_row() {
+    if (++rows_ < kGroup) return;
+    rows_ = 0;
+    fold(0);
+    if (++groups_ < kGroup) return;
+    groups_ = 0;
+    fold(1);
+  }
+
+  // The sums, [which][stride].
+  const T* finish() {
+    fold(0);
+    fold(1);
+    return levels_[2];
+  }
+
+ private:
+  static constexpr int kGroup = 32;
+
+  void fold(int level) {
+    T *from = levels_[level], *to = levels_[level + 1];
+    for (int64_t k = 0; k < size_; k += kLanes<T>) {
+      store(to + k, load<T>(to + k) + load<T>(from + k));
+      store(from + k, Vec<T>{});
+    }
+  }
+
+  int64_t stride_, size_;
+  T* levels_[3];
+  int rows_ = 0, groups_ = 0;
+};
+
 // A part on its way through its steps: what all recurrences have of it.
 //
 // r is a row of the part, a sequence; t a step; j the first of a vector of units.
@@ -262,14 +315,9 @@ class PartRun {
       }
   }
 
-  // Sums over steps, [which][H], of what a part adds up.
-  void add_total(T* totals, int which, int64_t j, Vec<T> value) const {
-    T* at = totals + which * s_.stride + j;
-    store(at, load(at) + value);
-  }
-
   // The part's own rows of [parts, count, H]; nobody asks where `to` is null.
-  void write_totals(const T* totals, int count, T* to) const {
+  void write_totals(RowTotals<T>& sums, int count, T* to) const {
+    const T* totals = sums.finish();
     for (int k = 0; to && k < count; ++k)
       std::memcpy(to + (number_ * count + k) * H, totals + k * s_.stride, H * sizeof(T));
   }

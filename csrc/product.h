@@ -203,16 +203,16 @@ inline void last_tile(int64_t count, const T* const* rows, int64_t k, int64_t de
   }
 }
 
-// sums [count][C][lanes] = rows [count][K] * one panel, or that added to sums.
+// sums [count][C][lanes] = rows [count][K] * one panel.
 //
 // `packed` is the whole matrix, or null where it is not worth it, as for a single step: then each
 // block is packed into `scratch` (kDepth * C * lanes numbers) and used at once.
 template <class T, int C>
 void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
-              const T* const* rows, int64_t count, T* sums, bool add) {
+              const T* const* rows, int64_t count, T* sums) {
   constexpr int R = kTileRows<C>;
   constexpr int L = kLanes<T>;
-  if (!m.depth && !add) std::memset(sums, 0, count * C * L * sizeof(T));
+  if (!m.depth) std::memset(sums, 0, count * C * L * sizeof(T));
   for (int64_t k = 0; k < m.depth; k += kDepth) {
     int64_t depth = smaller(kDepth, m.depth - k);
     const T* block = scratch;
@@ -220,7 +220,7 @@ void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
       block = packed + panel * m.panel_size() + k * C * L;
     else
       pack(m, panel, k, depth, scratch);
-    bool first = !add && k == 0;
+    bool first = k == 0;
     int64_t r = 0;
     for (; r + R <= count; r += R)
       tile<T, R, C>(rows + r, k, depth, block, sums + r * C * L, C * L, first);

@@ -103,12 +103,12 @@ bool rnn_forward(const Rnn<T>& model, const RnnForward<T>& out, const Batch& bat
 template <class T>
 struct RnnBackwardSpace : CommonSpace<T> {
   T* d_h;
-  T* d_bias;  // the sum over steps
+  RowTotals<T> d_bias;
 
   RnnBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
       : CommonSpace<T>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
-        d_bias(arena.take<T>(this->stride)) {}
+        d_bias(arena, this->stride, 1) {}
 };
 
 template <class T>
@@ -124,12 +124,14 @@ class RnnBackwardRun : PartRun<T> {
 
   void run() {
     this->read_states(g_.d_h_n, own_.d_h);
-    std::memset(own_.d_bias, 0, s_.stride * sizeof(T));
+    own_.d_bias.clear();
     int64_t running = 0;
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
-      for (int64_t r = 0; r < running; ++r)
+      for (int64_t r = 0; r < running; ++r) {
         for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+        own_.d_bias.end_row();
+      }
       this->add_product(w_, g_.d_gates, H, 0, t, running, own_.d_h, m_.recurrent_mask);
     }
     this->write_states(own_.d_h, g_.d_h0);
@@ -158,7 +160,7 @@ class RnnBackwardRun : PartRun<T> {
     Vec<T> d = m_.relu ? (h <= Vec<T>{} ? Vec<T>{} : d_h) : d_h * (broadcast(T(1)) - h * h);
     store(d_h_at, d_old_h);  // the product is added later
     store(g_.d_gates + row * H + j, d, count);
-    this->add_total(own_.d_bias, 0, j, d);
+    own_.d_bias.add(0, j, d);
   }
 
   const Rnn<T>& m_;

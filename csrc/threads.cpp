@@ -24,10 +24,8 @@ void run_here(int64_t tasks, Team::Work work, void* context) {
 }
 
 void run_on_torch(int64_t tasks, Team::Work work, void* context) {
-  if (tasks == 1)
-    work(0, 1, context);
-  else
-    parallel_for(0, tasks, 1, work, context);
+  // It can fail only before it begins, since nothing throws inside.
+  if (tasks <= 1 || parallel_for(0, tasks, 1, work, context) != 0) run_here(tasks, work, context);
 }
 
 }  // namespace

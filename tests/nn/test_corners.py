@@ -141,6 +141,8 @@ def test_forward_mode_is_refused_by_a_graph_rather_than_zero() -> None:
         torch.compile(derivative, backend="aot_eager", fullgraph=True)(x)
 
 
+# torch's own, while it traces.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.usefixtures("traceable")
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_compiled_autograd_gets_gradients_and_not_zeros(name: str) -> None:

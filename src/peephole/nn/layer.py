@@ -91,8 +91,8 @@ class Layer(Kind):
             parameter's name (without a suffix for layer and direction) and the parameter, after
             torch's draws.
         single_bias: one bias a gate (``bias_ih``) instead of one for each product.
-        backend: "reference", the equations in plain PyTorch; "torch", the operators of
-            ``torch.nn``, where it has the layer; "auto", the fastest that can.
+        backend: "cpu", compiled kernels; "reference", the equations in plain PyTorch; "torch", the
+            operators of ``torch.nn``, where it has the layer; "auto", the fastest that can.
 
     Attributes:
         backend_used: what the last eager call ran on; None before the first. A compiled graph

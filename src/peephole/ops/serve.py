@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from peephole.offsets import Layout
@@ -44,7 +45,11 @@ def serve(
             for name, width in widths.items()
             if tensors[name] is None
         }
-        y, *found = getattr(reference, kind)(gates_x, layout, **{**tensors, **zeros, **options})
+        own = {
+            name: mask.to(gates_x.dtype) for name, mask in masks.items() if mask.dtype != torch.bool
+        }
+        told = {**tensors, **zeros, **options, **own}
+        y, *found = getattr(reference, kind)(gates_x, layout, **told)
         final = found[0] if isinstance(found[0], tuple) else (found[0],)
         states = found[1] if len(found) > 1 and found[1] is not None else ()
         return y, final, states if isinstance(states, tuple) else (states,)

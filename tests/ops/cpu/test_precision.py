@@ -4,16 +4,20 @@ The root of the mean square over at least 10,000 numbers, pooled over seeds, is 
 reference's: for each output and each gradient.
 """
 
+import copy
 import math
 from collections import defaultdict
 
 import pytest
 import torch
+from torch import Tensor
 
+import peephole
 from tests.helpers.kernels import KINDS, draw, draw_upstream, outcome
 from tests.helpers.recurrences import Recurrence, Tensors, gru, leaves, lstm, rnn
 
 LEAST = 10_000
+BACKENDS = ("cpu", "reference")
 
 # Without clips, whose derivatives jump.
 RECURRENCES = dict(KINDS) | {
@@ -66,3 +70,34 @@ def test_errors_are_at_most_twice_the_reference(recurrence: Recurrence, dtype: t
         ratio = math.sqrt(ours / theirs)
         assert ratio <= 2, f"{name}: {ratio:.2f} times the reference's error"
         assert count >= LEAST
+
+
+@pytest.mark.parametrize("kind", [peephole.LSTM, peephole.GRU, peephole.RNN])
+def test_sums_over_many_steps(kind: type[torch.nn.Module]) -> None:
+    """A bias, and a diagonal peephole, get a sum over all rows: here 6,400 of them."""
+    options = {"peephole": "diagonal"} if kind is peephole.LSTM else {}
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    counts: dict[str, int] = defaultdict(int)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        layers = {backend: kind(4, 161, backend=backend, **options) for backend in BACKENDS}
+        for layer in layers.values():
+            layer.load_state_dict(layers["cpu"].state_dict())
+        x, d_y = torch.randn(200, 32, 4), torch.randn(200, 32, 161)
+        truth = gradients(copy.deepcopy(layers["reference"]).double(), x.double(), d_y.double())
+        for which, layer in enumerate(layers.values()):
+            for name, found in gradients(layer, x, d_y).items():
+                sums[name][which] += float((found.double() - truth[name]).square().sum())
+                counts[name] += found.numel()
+    for name, (ours, theirs) in sums.items():
+        assert counts[name] // 2 >= 900
+        ratio = math.sqrt(ours / theirs)
+        assert ratio <= 2, f"{name}: {ratio:.2f} times the reference's error"
+
+
+def gradients(layer: torch.nn.Module, x: Tensor, d_y: Tensor) -> dict[str, Tensor]:
+    """Those of the biases and of the peepholes."""
+    named = {n: p for n, p in layer.named_parameters() if n.startswith(("bias", "weight_ch"))}
+    return dict(
+        zip(named, torch.autograd.grad(layer(x)[0], list(named.values()), d_y), strict=True)
+    )

@@ -70,9 +70,26 @@ def held(layout: Layout, *masks: Tensor | float | None) -> list[Tensor]:
     return [layout.offsets, *(mask for mask in masks if isinstance(mask, Tensor))]
 
 
-def may_overwrite() -> bool:
-    """Whether what was kept for this backward pass is not needed for another one."""
-    return not torch._C._autograd._get_current_graph_task_keep_graph()
+def may_overwrite(ctx: Any) -> bool:
+    """Whether what was kept for this backward pass is not needed for another one.
+
+    Raises:
+        RuntimeError: an earlier pass has overwritten it, and failed before autograd knew.
+    """
+    if getattr(ctx, "overwritten", False):
+        raise RuntimeError(
+            "an earlier backward pass through this recurrence failed half-way, and what it needs "
+            "is gone: run the forward pass again, or use retain_graph=True"
+        )
+    ctx.overwritten = not torch._C._autograd._get_current_graph_task_keep_graph()
+    return bool(ctx.overwritten)
+
+
+def for_each_bias(d_bias: Tensor | None, needs: Sequence[bool]) -> list[Tensor | None]:
+    """The gradient of two biases that are added: the same numbers, in memory of their own."""
+    if d_bias is None or not all(needs):
+        return [d_bias if need else None for need in needs]
+    return [d_bias, d_bias.clone()]
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:

@@ -139,7 +139,7 @@ class Gru(Recurrence):
         B, N, _, dtype = sizes
         bias_hn = None if bias_hh is None else bias_hh[-H:]
         d_y, d_h_n, upstream_gates = map(contiguous, d)
-        overwrite = may_overwrite()
+        overwrite = may_overwrite(ctx)
         d_gates = gates if overwrite and not c.return_states else torch.empty_like(gates)
         d_n_h = n_h if overwrite else torch.empty_like(n_h)
         d_h0 = x.new_empty(B, H) if needs_h0 else None

@@ -13,6 +13,7 @@ from peephole.ops.cpu.autograd import (
     beyond_kernels,
     computed_again,
     contiguous,
+    for_each_bias,
     held,
     may_overwrite,
 )
@@ -175,7 +176,7 @@ class Lstm(Recurrence):
         sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
         B, N, _, dtype = sizes
         d_y, d_h_n, d_c_n, upstream_gates, upstream_cells = map(contiguous, d)
-        overwrite = not c.return_states and may_overwrite()
+        overwrite = not c.return_states and may_overwrite(ctx)
         d_gates = gates if overwrite else torch.empty_like(gates)
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_c0 = x.new_empty(B, H) if needs_c0 else None
@@ -214,5 +215,5 @@ class Lstm(Recurrence):
         d_x = None
         if needs_x:
             d_x = d_gates if weight_ih is None else d_gates.mm(weight_ih)
-        d_biases = [d_bias if needs else None for needs in needs_biases]
+        d_biases = for_each_bias(d_bias, needs_biases)
         return None, d_x, d_ih, *d_biases, d_hh, d_ch, d_h0, d_c0

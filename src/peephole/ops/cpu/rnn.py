@@ -12,6 +12,7 @@ from peephole.ops.cpu.autograd import (
     beyond_kernels,
     computed_again,
     contiguous,
+    for_each_bias,
     held,
     may_overwrite,
 )
@@ -124,7 +125,7 @@ class Rnn(Recurrence):
         sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
         B, N, _, dtype = sizes
         d_y, d_h_n = map(contiguous, d)
-        d_gates = new_h if new_h is not None and may_overwrite() else torch.empty_like(y)
+        d_gates = new_h if new_h is not None and may_overwrite(ctx) else torch.empty_like(y)
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
@@ -150,5 +151,5 @@ class Rnn(Recurrence):
         d_x = None
         if needs_x:
             d_x = d_gates if weight_ih is None else d_gates.mm(weight_ih)
-        d_biases = [d_bias if needs else None for needs in needs_biases]
+        d_biases = for_each_bias(d_bias, needs_biases)
         return None, d_x, d_ih, *d_biases, d_hh, d_h0

@@ -1,7 +1,6 @@
 """What one kind of recurrence says of itself; the rest of ``nn`` knows kinds by this alone."""
 
 from collections.abc import Mapping
-from operator import attrgetter
 from os import PathLike
 from typing import Any, ClassVar, TypedDict
 
@@ -63,15 +62,12 @@ class Kind(nn.Module):
     }
     # Those of all options that give other equations than torch.nn's; with their defaults.
     _other_equations: ClassVar[Mapping[str, Any]]
-    # The same as a function that reads them all at once, and what it reads by default.
-    _equations: ClassVar[tuple["attrgetter[Any]", tuple[Any, ...]]]
 
     def __init_subclass__(cls, **others: Any) -> None:
         super().__init_subclass__(**others)
         names = ("peephole", "coupled", "cell_clip", "recurrent_dropout", "zoneout", "layer_norm")
         defaults = {**cls.own_options, **cls.common_options}
         cls._other_equations = {name: defaults[name] for name in names if name in defaults}
-        cls._equations = (attrgetter(*cls._other_equations), tuple(cls._other_equations.values()))
         if "recurrence" in cls.__dict__:
             RECURRENCES[cls.name] = cls.recurrence
 
@@ -114,8 +110,10 @@ class Kind(nn.Module):
         """Whether ``torch.nn`` has the equations."""
         if self.torch_name is None:
             return False
-        given, defaults = self._equations
-        return bool(given(self) == defaults)
+        for name, default in self._other_equations.items():
+            if getattr(self, name) != default:
+                return False
+        return True
 
     def beyond_torch(self, *, values: bool = True) -> str:
         """What of it ``torch.nn``'s equations do not have, as a person writes it.

@@ -121,6 +121,8 @@ class Gru(Recurrence):
         return y, h_n, gates if c.return_states else None
 
     @staticmethod
+    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def backward(
         ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None, upstream_gates: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -154,6 +154,8 @@ class Lstm(Recurrence):
         return y, h_n, c_n, *((gates, cells) if c.return_states else (None, None))
 
     @staticmethod
+    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def backward(
         ctx: Any,
         d_y: Tensor | None,

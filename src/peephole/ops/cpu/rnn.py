@@ -112,6 +112,8 @@ class Rnn(Recurrence):
         return y, h_n
 
     @staticmethod
+    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
         saved = ctx.saved_tensors

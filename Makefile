@@ -45,7 +45,7 @@ check: $(INSTALLED)
 sanitize: $(SANITIZED)/.installed
 	@test '$(findstring libasan,$(PRELOADED))' || { echo 'make sanitize: the extension was linked without libasan.so; build it with GCC (CXX=g++)' >&2; exit 1; }
 	LD_PRELOAD='$(PRELOADED)' ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(SANITIZED_PYTHON) -m pytest -p no:cacheprovider tests/ops/cpu
+		$(SANITIZED_PYTHON) -m pytest -n auto -p no:cacheprovider --capture=sys tests/ops/cpu
 
 $(SANITIZED)/.installed: $(INSTALLED)
 	$(BIN)/python -m venv --without-pip $(SANITIZED)/venv

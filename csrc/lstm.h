@@ -93,7 +93,7 @@ class LstmForwardRun : PartRun<T> {
       }
     if (full_) look_out(t, running, c, c_new, h_new);
     this->end_at(t, running, [&](int64_t r) {
-      std::memcpy(out_.h_n + this->index(r) * H, out_.y + this->row(r, t) * H, H * sizeof(T));
+      copy(out_.y + this->row(r, t) * H, H, out_.h_n + this->index(r) * H);
       this->write_state(c_new, r, out_.c_n);
     });
   }

@@ -94,7 +94,7 @@ void outer_task(const OuterTask<T>& task, int64_t number) {
         int64_t step = whole ? f.columns : vectors * L;
         if (!whole && n)
           for (int64_t r = 0; r < outputs; ++r)
-            std::memcpy(to + r * step, result + r * f.columns, (f.columns - first) * sizeof(T));
+            copy(result + r * f.columns, f.columns - first, to + r * step);
         switch (vectors) {
           case 1: add_panel<T, 1>(s.rows, outputs, depth, s.right, to, step, n == 0); break;
           case 2: add_panel<T, 2>(s.rows, outputs, depth, s.right, to, step, n == 0); break;
@@ -103,7 +103,7 @@ void outer_task(const OuterTask<T>& task, int64_t number) {
         }
         if (!whole)
           for (int64_t r = 0; r < outputs; ++r)
-            std::memcpy(result + r * f.columns, to + r * step, (f.columns - first) * sizeof(T));
+            copy(to + r * step, f.columns - first, result + r * f.columns);
       }
     }
   }
@@ -113,7 +113,7 @@ template <class T>
 bool outer(const Outer<T>& o, const Team& team) {
   if (!o.steps) {
     for (int k = 0; k < o.count; ++k)
-      std::memset(o.factors[k].result, 0, o.outputs * o.factors[k].columns * sizeof(T));
+      zero(o.factors[k].result, o.outputs * o.factors[k].columns);
     return true;
   }
   int64_t share = round_up((o.outputs + team.threads - 1) / team.threads, 48);

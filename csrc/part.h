@@ -169,9 +169,9 @@ bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>*
 template <class T>
 inline void copy_or_zero(const T* from, T* to, int64_t count) {
   if (from)
-    std::memcpy(to, from, count * sizeof(T));
+    copy(from, count, to);
   else
-    std::memset(to, 0, count * sizeof(T));
+    zero(to, count);
 }
 
 // What every recurrence needs of a thread's own memory.
@@ -201,7 +201,7 @@ class RowTotals {
   }
 
   void clear() {
-    for (T* level : levels_) std::memset(level, 0, size_ * sizeof(T));
+    for (T* level : levels_) zero(level, size_);
     rows_ = groups_ = 0;
   }
 
@@ -319,7 +319,7 @@ class PartRun {
   void write_totals(RowTotals<T>& sums, int count, T* to) const {
     const T* totals = sums.finish();
     for (int k = 0; to && k < count; ++k)
-      std::memcpy(to + (number_ * count + k) * H, totals + k * s_.stride, H * sizeof(T));
+      copy(totals + k * s_.stride, H, to + (number_ * count + k) * H);
   }
 
   // A row of [B, H] for each sequence, or zeros; the last vector's rest is zero too.
@@ -336,7 +336,7 @@ class PartRun {
   }
 
   void write_state(const T* state, int64_t r, T* to) const {
-    std::memcpy(to + index(r) * H, state + r * s_.stride, H * sizeof(T));
+    copy(state + r * s_.stride, H, to + index(r) * H);
   }
 
   // What the weights multiply first: h0, masked.

@@ -212,7 +212,7 @@ void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
               const T* const* rows, int64_t count, T* sums) {
   constexpr int R = kTileRows<C>;
   constexpr int L = kLanes<T>;
-  if (!m.depth) std::memset(sums, 0, count * C * L * sizeof(T));
+  if (!m.depth) zero(sums, count * C * L);
   for (int64_t k = 0; k < m.depth; k += kDepth) {
     int64_t depth = smaller(kDepth, m.depth - k);
     const T* block = scratch;

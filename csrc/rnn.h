@@ -63,7 +63,7 @@ class RnnForwardRun : PartRun<T> {
           }
       }
     this->end_at(t, running, [&](int64_t r) {
-      std::memcpy(out_.h_n + this->index(r) * H, out_.y + this->row(r, t) * H, H * sizeof(T));
+      copy(out_.y + this->row(r, t) * H, H, out_.h_n + this->index(r) * H);
     });
   }
 

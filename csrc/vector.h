@@ -66,6 +66,17 @@ inline void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// memcpy and memset of numbers, whose pointers may be null where there are none.
+template <class T>
+inline void copy(const T* from, int64_t count, T* to) {
+  if (count) std::memcpy(to, from, count * sizeof(T));
+}
+
+template <class T>
+inline void zero(T* to, int64_t count) {
+  if (count) std::memset(to, 0, count * sizeof(T));
+}
+
 // The first `count` lanes; the others are zero. Memory past them is not touched.
 template <class T>
 inline Vec<T> load(const T* from, int count) {

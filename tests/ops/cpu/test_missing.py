@@ -75,11 +75,13 @@ def test_the_backend_by_name_says_what_is_missing() -> None:
         "cpu.instruction_set()",
         "cpu.instruction_sets()",
     )
-    for call in calls:
-        lines = printed(
-            f"try:\n    {call}\nexcept (ValueError, RuntimeError) as error:\n    print(error)\n"
-        )
-        assert MISSING in lines[-1]
+    script = "".join(
+        f"try:\n    {call}\nexcept (ValueError, RuntimeError) as error:\n    print(error)\n"
+        for call in calls
+    )
+    lines = printed(script)
+    assert len(lines) == len(calls)
+    assert all(MISSING in line for line in lines)
 
 
 def test_another_import_error_is_not_taken_for_a_missing_extension() -> None:

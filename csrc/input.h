@@ -57,6 +57,7 @@ bool input_product(const Input<T>& in, const Team& team) {
   Weights<T> weights(rows_of(in.weights, in.outputs, in.inputs));
   int64_t blocks = (in.steps + kInputRows - 1) / kInputRows;
   bool pack = in.steps > kPassesUnpacked * kRowsAtOnce;
+  weights.dots = in.steps <= kDotRows;
   int64_t tasks = smaller(larger(1, blocks), team.threads);
   Arena counted(nullptr);
   if (pack) counted.take<T>(weights.size());

@@ -29,11 +29,12 @@ struct Part {
   int64_t count;
 };
 
-// A batch, dealt out. The stride is 1, or -1 where sequences run from their last step to the first.
+// A batch, dealt out.
 struct Batch {
   const Part* parts;
   int64_t count;
-  int64_t stride;
+  int64_t stride;  // 1, or -1 where sequences run from their last step to the first
+  bool any_order;  // whether a few rows' sums may be added up in another order than many rows'
 };
 
 // The share of its old state that a unit keeps: at most one of `mask` (0 or 1) and `shares` is set,

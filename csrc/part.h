@@ -56,11 +56,13 @@ int64_t padded(int64_t units) {
   return round_up(units, kLanes<T>) + kLanes<T>;
 }
 
-// A matrix, and where it lies packed: null where it is packed piece by piece when it is used.
+// A matrix, and where it lies packed: null where it is packed piece by piece when it is used, or,
+// with `dots` and few rows, not at all.
 template <class T>
 struct Weights {
   Matrix<T> matrix;
   T* packed = nullptr;
+  bool dots = false;
 
   Weights() = default;
   explicit Weights(Matrix<T> m) : matrix(m) {}
@@ -72,6 +74,11 @@ struct Weights {
 template <class T>
 void multiply(const Weights<T>& w, T* scratch, int64_t panel, const T* const* rows, int64_t count,
               T* sums) {
+  if (w.dots && count <= kDotRows) {
+    for (int64_t r = 0; r < count; ++r)
+      multiply_by_dots(w.matrix, panel, rows[r], sums + r * w.matrix.columns * kLanes<T>);
+    return;
+  }
   switch (w.matrix.columns) {
     case 1: return multiply<T, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums);
     case 2: return multiply<T, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums);
@@ -132,6 +139,8 @@ template <class T, class Space, class Work>
 bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>* const* weights,
                int count, Work& work) {
   bool pack = passes(batch) > kPassesUnpacked;
+  for (int w = 0; w < count; ++w)
+    weights[w]->dots = batch.any_order && !pack && weights[w]->matrix.transposed;
   Arena counted(nullptr);
   if (pack)
     for (int w = 0; w < count; ++w) counted.take<T>(weights[w]->size());

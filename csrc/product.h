@@ -58,6 +58,13 @@ struct Matrix {
   int64_t lane_step = 0;
 
   int64_t panels() const { return (units + panel_step - 1) / panel_step; }
+
+  // A column's first output, and how many of its lanes are one.
+  int64_t first(int64_t panel, int c) const { return panel * panel_step + c * column_step; }
+  int outputs(int64_t panel, int c) const {
+    int64_t left = units - panel * panel_step - c * lane_step;
+    return left > kLanes<T> ? kLanes<T> : left < 0 ? 0 : int(left);
+  }
   int64_t panel_size() const { return depth * columns * kLanes<T>; }
 };
 
@@ -140,9 +147,8 @@ template <class T>
 void pack(const Matrix<T>& m, int64_t panel, int64_t k, int64_t depth, T* to) {
   constexpr int L = kLanes<T>;
   for (int c = 0; c < m.columns; ++c) {
-    int64_t unit = panel * m.panel_step + c * m.lane_step;
-    int64_t outputs = larger(0, smaller(L, m.units - unit));
-    int64_t first = panel * m.panel_step + c * m.column_step;
+    int outputs = m.outputs(panel, c);
+    int64_t first = m.first(panel, c);
     T* column = to + c * L;
     int64_t step = m.columns * L;
     if (!outputs) {
@@ -154,7 +160,7 @@ void pack(const Matrix<T>& m, int64_t panel, int64_t k, int64_t depth, T* to) {
     } else {
       const T* from = m.weights + k * m.row + first;
       for (int64_t i = 0; i < depth; ++i)
-        store(column + i * step, load(from + i * m.row, int(outputs)));
+        store(column + i * step, load(from + i * m.row, outputs));
     }
   }
 }
@@ -225,6 +231,41 @@ void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
     for (; r + R <= count; r += R)
       tile<T, R, C>(rows + r, k, depth, block, sums + r * C * L, C * L, first);
     last_tile<T, R - 1, C>(count - r, rows + r, k, depth, block, sums + r * C * L, C * L, first);
+  }
+}
+
+// Rows up to which a matrix that need not be packed is read as it lies: so many cost as much as
+// packing it on the way.
+constexpr int64_t kDotRows = 4;
+
+// sums [C][lanes] = row [K] * one panel whose outputs are rows of weights: a dot product for each,
+// whose order is not that of tiles.
+template <class T>
+void multiply_by_dots(const Matrix<T>& m, int64_t panel, const T* row, T* sums) {
+  constexpr int L = kLanes<T>;
+  for (int c = 0; c < m.columns; ++c) {
+    int outputs = m.outputs(panel, c);
+    const T* from = m.weights + m.first(panel, c) * m.row;
+    Vec<T> square[L] = {};
+    int64_t k = 0;
+    if (outputs == L)
+      for (; k + L <= m.depth; k += L) {
+        Vec<T> values = load(row + k);
+#pragma GCC unroll 16
+        for (int l = 0; l < L; ++l)
+          square[l] = multiply_add(load(from + l * m.row + k), values, square[l]);
+      }
+    for (; k < m.depth; k += L) {
+      int count = int(smaller(L, m.depth - k));
+      Vec<T> values = load(row + k, count);
+      for (int l = 0; l < outputs; ++l)
+        square[l] = multiply_add(load(from + l * m.row + k, count), values, square[l]);
+    }
+    transpose<T>(square);
+    Vec<T> sum = square[0];
+#pragma GCC unroll 16
+    for (int l = 1; l < L; ++l) sum += square[l];
+    store(sums + c * L, sum);
   }
 }
 

@@ -17,7 +17,9 @@ class Schedule {
   // `parts` is at least 1; there are no more than sequences with steps.
   Schedule(const int64_t* offsets, int64_t sequences, int64_t steps, bool reverse, int64_t parts);
 
-  Batch batch() const { return {parts_.data(), int64_t(parts_.size()), stride_}; }
+  Batch batch(bool any_order) const {
+    return {parts_.data(), int64_t(parts_.size()), stride_, any_order};
+  }
 
  private:
   std::vector<Sequence> sequences_;

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.helpers.recurrences import Recurrence, Tensors, gru, leaves, lstm, rnn
 
-F64 = torch.float64
+F32, F64 = torch.float32, torch.float64
 
 # Without options, but for those that choose other equations.
 KINDS = {
@@ -166,3 +166,10 @@ def recurrences(pick: st.DrawFn) -> Recurrence:
         zoneout_c=pick(_ZONEOUTS),
         **dropped,
     )
+
+
+def emptied(tensor: Tensor) -> Tensor:
+    """A tensor that says it is as large as ever, and has no memory."""
+    tensor = tensor.detach().clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor

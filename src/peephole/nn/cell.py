@@ -13,7 +13,7 @@ from peephole.nn.initialization import initialize
 from peephole.nn.kind import Kind, refuse_tracing
 from peephole.nn.states import as_tuple
 from peephole.offsets import Layout, may_keep
-from peephole.ops import Found, cell_operator, is_training, run, run_compiled
+from peephole.ops import Found, is_training, run, run_compiled, step
 
 # torch's operators take these, in this order.
 _TORCHS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -133,27 +133,25 @@ class Cell(Kind):
 
     def _given(self, hx: Any, input: Tensor) -> State:
         state = as_tuple(hx, self.states, type(self).__name__)
+        batch = input.shape[:-1]
         for s, size in zip(state, self.state_sizes(self.hidden_size), strict=True):
-            if tuple(s.shape) != (*input.shape[:-1], size):
+            if s.shape != (*batch, size):
                 raise ValueError(
-                    f"the state must be {[*input.shape[:-1], size]} to go with the input "
+                    f"the state must be {[*batch, size]} to go with the input "
                     f"{list(input.shape)}, got {list(s.shape)}"
                 )
         return state if input.dim() == 2 else tuple(s.unsqueeze(0) for s in state)
 
     def _as_torch_does(self, x: Tensor, state: State) -> State | None:
-        """The new state by torch's operator, where it has the cell; else None."""
+        """The new state, where torch has the cell; else None."""
         if not self.is_torchs() or self.single_bias or is_cast(x):
-            return None
-        operator = cell_operator(self.name, self.recurrence_options())
-        if operator is None:
             return None
         own = self._parameters
         weights = [
             getattr(self, name) if (weight := own.get(name)) is None else weight for name in _TORCHS
         ]
-        new = operator(x, state if len(state) > 1 else state[0], *weights)
-        return new if isinstance(new, tuple) else (new,)
+        nonlinearity = self.recurrence_options().get("nonlinearity")
+        return step(self.name, nonlinearity, x, state, weights)
 
     def _step(self, x: Tensor, state: State, recurrent_mask: Tensor | None) -> State:
         if self.recurrent_dropout and self.training and recurrent_mask is None:
@@ -187,7 +185,7 @@ class Cell(Kind):
         options = {
             **self.recurrence_options(),
             **numbers,
-            "way": "reference",
+            "way": "auto",
             "reverse": False,
             "return_states": False,
             "training": is_training(x, [weights]),

@@ -6,10 +6,10 @@ from peephole.ops.direction import (
     RECURRENCES,
     Found,
     Recurrence,
-    cell_operator,
     choose,
     is_training,
     run,
+    step,
 )
 from peephole.ops.dispatch import BACKENDS, FEW, torch_cannot
 from peephole.ops.gru import gru
@@ -23,7 +23,6 @@ __all__ = [
     "RECURRENCES",
     "Found",
     "Recurrence",
-    "cell_operator",
     "choose",
     "gru",
     "is_training",
@@ -33,5 +32,6 @@ __all__ = [
     "run",
     "run_compiled",
     "scan",
+    "step",
     "torch_cannot",
 ]

@@ -163,16 +163,31 @@ def _run_on_cpu(
     return Found(y, final, *states)
 
 
-def cell_operator(kind: str, options: Options) -> Any | None:
-    """Torch's operator for one step of a cell; None where it cannot serve.
+def step(
+    kind: str,
+    nonlinearity: str | None,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    weights: Sequence[Any],
+) -> tuple[Tensor, ...] | None:
+    """One step of a cell that ``torch.nn`` has; None where only the reference serves.
 
     Args:
-        kind: the recurrence's name; it is one that ``torch.nn`` has.
-        options: the recurrence's.
+        kind: "lstm", "gru" or "rnn".
+        nonlinearity: of the last one, "tanh" or "relu"; else None.
+        x: ``[B, I]``.
+        state: ``[B, H]`` each.
+        weights: ``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh``; biases may be None.
     """
-    if not torch.compiler.is_compiling() and torch_cannot():
-        return None
-    return torch_backend.CELLS[kind, options.get("nonlinearity")]
+    if not torch.compiler.is_compiling():
+        if torch_cannot():
+            return None
+        new = cpu.step(kind, nonlinearity, x, state, *weights)
+        if new is not None:
+            return new
+    operator = torch_backend.CELLS[kind, nonlinearity]
+    found = operator(x, state if len(state) > 1 else state[0], *weights)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def is_training(x: Tensor, weights: Sequence[Mapping[str, Tensor]], *state: Tensor) -> bool:

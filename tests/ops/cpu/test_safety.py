@@ -6,22 +6,32 @@ CI runs this under the address sanitizer too, which sees what no assertion can.
 import ast
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import peephole
 from peephole.offsets import Layout
 from peephole.ops import cpu
-from peephole.ops.cpu import kernels
+from peephole.ops.cpu import extension, kernels
 from tests.helpers.batches import LENGTHS, offsets_of
 from tests.helpers.errors import raises
-from tests.helpers.kernels import F64, KINDS, LADEN, assert_same_bits, draw, draw_upstream, outcome
+from tests.helpers.kernels import (
+    F32,
+    F64,
+    KINDS,
+    LADEN,
+    assert_same_bits,
+    draw,
+    draw_upstream,
+    emptied,
+    outcome,
+)
 from tests.helpers.recurrences import Recurrence, Tensors
 
 pytestmark = pytest.mark.usefixtures("unhooked")
@@ -35,13 +45,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rnn": {"nonlinearity": "tanh", "return_states": False},
 }
 EXTREMES = st.sampled_from([0, 1, 2, 3, 5, 8, 9, -1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)])
-
-
-def emptied(tensor: Tensor) -> Tensor:
-    """A tensor that says it is as large as ever, and has no memory."""
-    tensor = tensor.detach().clone()
-    tensor.untyped_storage().resize_(0)
-    return tensor
 
 
 SPOILS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -121,26 +124,6 @@ class TestTensors:
             with pytest.raises(RuntimeError):
                 y.backward(upstream, retain_graph=True)
 
-    def test_an_address_is_given_for_what_fits_only(self) -> None:
-        good = torch.zeros(3, 4)
-        assert kernels.address("w", good, (3, 4), torch.float32) == good.data_ptr()
-        assert kernels.address("w", None, (3, 4), torch.float32) == 0
-        wrong = [
-            torch.zeros(4, 3),
-            torch.zeros(3, 4, 1),
-            torch.zeros(3, 4, dtype=F64),
-            torch.zeros(4, 3).t(),
-            torch.zeros(1, 4).expand(3, 4),
-            torch.zeros(3, 4, device="meta"),
-            torch._neg_view(good),
-            torch._efficientzerotensor(3, 4),
-            good.to_sparse(),
-            emptied(good),
-        ]
-        for tensor in wrong:
-            with pytest.raises((ValueError, RuntimeError), match=r"w |[Ss]parse"):
-                kernels.address("w", tensor, (3, 4), torch.float32)
-
     @EVERY
     def test_tensors_of_other_types_go_to_the_reference(self, recurrence: Recurrence) -> None:
         class Own(Tensor):
@@ -161,6 +144,72 @@ class TestTensors:
         for name in tensors.keys() - {"offsets"}:
             given = tensors | {name: torch._neg_view(-tensors[name])}
             assert all(map(torch.equal, recurrence(given, backend="cpu"), wanted)), name
+
+
+@pytest.fixture(params=["from C", "by attributes"])
+def asked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways to ask a tensor where its numbers are."""
+    if request.param == "from C":
+        assert hasattr(Tensor, "__dlpack_c_exchange_api__")
+        yield
+        return
+    own = extension._kernels.use_tensors
+    own(kernels.PLAIN, kernels._refuse, None)
+    try:
+        yield
+    finally:
+        extension.tensor_addresses(kernels.PLAIN, kernels._refuse)
+
+
+@pytest.mark.usefixtures("asked")
+class TestAddress:
+    def test_of_what_fits(self) -> None:
+        whole = torch.arange(24.0).view(4, 6)
+        for tensor in (
+            whole,
+            whole[1:3],
+            whole[:, :0],
+            whole[:0],
+            whole[2:3, :1],
+            nn.Parameter(whole),
+        ):
+            shape = tuple(tensor.shape)
+            assert kernels.address("w", tensor, shape, F32) == tensor.data_ptr()
+        assert kernels.address("w", None, (3, 4), F32) == 0
+        flags = torch.ones(3, dtype=torch.bool)
+        assert kernels.address("w", flags, (3,), torch.bool) == flags.data_ptr()
+        number = torch.ones(())
+        assert kernels.address("w", number, (), F32) == number.data_ptr()
+
+    def test_of_what_does_not(self) -> None:
+        good = torch.zeros(3, 4)
+        short = torch.zeros(3, 4)
+        short.untyped_storage().resize_(47)
+
+        class Own(Tensor):
+            """A type of tensor that nobody knows."""
+
+        wrong = [
+            torch.zeros(4, 3),
+            torch.zeros(3, 4, 1),
+            torch.zeros(12),
+            torch.zeros(()),
+            torch.zeros(3, 4, dtype=F64),
+            torch.zeros(3, 4, dtype=torch.int32),
+            torch.zeros(4, 3).t(),
+            torch.zeros(3, 8)[:, ::2],
+            torch.zeros(1, 4).expand(3, 4),
+            torch.zeros(3, 4, device="meta"),
+            torch._neg_view(good),
+            torch._efficientzerotensor(3, 4),
+            good.to_sparse(),
+            good.as_subclass(Own),
+            short,
+            emptied(good),
+        ]
+        for tensor in wrong:
+            with pytest.raises((ValueError, RuntimeError), match=r"w |[Ss]parse"):
+                kernels.address("w", tensor, (3, 4), F32)
 
 
 class TestOffsets:

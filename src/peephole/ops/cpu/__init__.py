@@ -2,5 +2,6 @@
 
 from peephole.ops.cpu.direction import Results, cannot, run
 from peephole.ops.cpu.extension import instruction_set, instruction_sets
+from peephole.ops.cpu.step import step
 
-__all__ = ["Results", "cannot", "instruction_set", "instruction_sets", "run"]
+__all__ = ["Results", "cannot", "instruction_set", "instruction_sets", "run", "step"]

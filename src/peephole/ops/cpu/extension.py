@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,18 @@ if _kernels is not None:
 CALLS: dict[torch.dtype, Any] = (
     {} if _kernels is None else {torch.float32: _kernels.float32, torch.float64: _kernels.float64}
 )
+
+
+def tensor_addresses(classes: tuple[type, ...], refuse: Callable[..., None]) -> Callable[..., int]:
+    """What gives the addresses of tensors; ``tensor.h`` has the arguments."""
+    if _kernels is None:
+        # Never called: without kernels nobody needs an address.
+        return lambda *given: 0
+    # torch 2.10 may not have it yet.
+    functions = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    _kernels.use_tensors(classes, refuse, functions)
+    address: Callable[..., int] = _kernels.address
+    return address
 
 
 def instruction_set() -> str:

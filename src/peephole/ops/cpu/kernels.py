@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from peephole.offsets import Layout
-from peephole.ops.cpu.extension import CALLS
+from peephole.ops.cpu.extension import CALLS, tensor_addresses
 
 # Of other types nobody knows where their numbers are.
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -32,34 +32,28 @@ class Sizes(NamedTuple):
     dtype: torch.dtype
 
 
-def address(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Where a tensor's numbers lie; 0 for None.
-
-    Raises:
-        ValueError: it has not this shape or dtype, gaps, or no memory of its own on the CPU.
-    """
-    if tensor is None:
-        return 0
+def _refuse(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise ValueError for a tensor that ``address`` is not given for."""
     if (
-        type(tensor) not in PLAIN
-        or tensor.shape != shape
-        or tensor.dtype is not dtype
-        or not tensor.is_contiguous()
-        or not tensor.is_cpu
-        or tensor.is_neg()
+        type(tensor) in PLAIN
+        and tensor.shape == shape
+        and tensor.dtype is dtype
+        and tensor.is_contiguous()
+        and tensor.is_cpu
+        and not tensor.is_neg()
     ):
-        raise ValueError(
-            f"{name} must be a plain tensor {list(shape)}, {dtype}, contiguous and on the CPU, got "
-            f"a {type(tensor).__name__} {list(tensor.shape)}, {tensor.dtype}, strides "
-            f"{tensor.stride()}, on {tensor.device}"
-        )
-    # A storage may have been resized since, and some tensors have none.
-    at, size = tensor.data_ptr(), dtype.itemsize
-    held = tensor.untyped_storage().nbytes() - tensor.storage_offset() * size
-    needed = tensor.numel() * size
-    if needed and (held < needed or not at):
+        held = tensor.untyped_storage().nbytes() - tensor.storage_offset() * dtype.itemsize
         raise ValueError(f"{name} is {list(shape)}, but its memory holds {max(held, 0)} bytes only")
-    return at
+    raise ValueError(
+        f"{name} must be a plain tensor {list(shape)}, {dtype}, contiguous and on the CPU, got "
+        f"a {type(tensor).__name__} {list(tensor.shape)}, {tensor.dtype}, strides "
+        f"{tensor.stride()}, on {tensor.device}"
+    )
+
+
+# (name, tensor, shape, dtype) -> where a tensor's numbers lie; 0 for None. ValueError: it has not
+# this shape or dtype, gaps, or no memory of its own on the CPU.
+address = tensor_addresses(PLAIN, _refuse)
 
 
 def own_address(tensor: Tensor | None) -> int:

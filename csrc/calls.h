@@ -1,0 +1,349 @@
+// The kernels' calls: from addresses and sizes to what kernels take, dealt out to threads.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <new>
+#include <optional>
+#include <vector>
+
+#include "choice.h"
+#include "kernels.h"
+#include "schedule.h"
+#include "threads.h"
+
+namespace peephole {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// A batch as Python gives it.
+struct Given {
+  int64_t sequences, steps;
+  Address offsets;
+  bool reverse;
+};
+
+// Sums of each part, [parts, width], whose total goes to `to`; null where nobody asks.
+template <class T>
+class Totals {
+ public:
+  Totals(Address to, int64_t parts, int64_t width) : to_(at<T>(to)), parts_(parts), width_(width) {
+    if (to_ && parts > 1) memory_.resize(parts * width);
+  }
+
+  T* each() { return memory_.empty() ? to_ : memory_.data(); }
+
+  // In the order of the parts, so that the same threads give the same bits.
+  void add_up() {
+    if (memory_.empty()) return;
+    std::copy_n(memory_.data(), width_, to_);
+    for (int64_t p = 1; p < parts_; ++p)
+      for (int64_t k = 0; k < width_; ++k) to_[k] += memory_[p * width_ + k];
+  }
+
+ private:
+  T* to_;
+  int64_t parts_, width_;
+  std::vector<T> memory_;
+};
+
+// What other Python threads could do meanwhile is worth giving them the interpreter.
+constexpr double kWorkToRelease = 2e5;
+
+// Deal a batch out, and call `run(batch, team)`.
+//
+// `weights` are the numbers that a step multiplies its state with. Where the gates' input part is
+// computed here too, sums may have any order: its own depends on how many steps there are.
+template <class Run>
+void deal_and_run(const Given& given, int64_t hidden, int64_t weights, bool any_order,
+                  const Run& run) {
+  // Nonlinearities, and what is loaded and stored, in multiply-adds of a unit.
+  double work = double(given.steps) * (double(weights) + 30.0 * double(hidden));
+  Team team = team_for(work, given.sequences);
+  Schedule schedule(at<const int64_t>(given.offsets), given.sequences, given.steps, given.reverse,
+                    team.threads);
+  std::optional<nanobind::gil_scoped_release> released;
+  if (work > kWorkToRelease) released.emplace();
+  if (!run(schedule.batch(any_order), team)) throw std::bad_alloc();
+}
+
+// What a sum over steps has on its right side, a row for each step.
+template <class T>
+class Factor {
+ public:
+  // The rows of a matrix [steps, columns].
+  Factor(const T* matrix, int64_t steps, int64_t columns, T* result)
+      : rows_(steps), columns_(columns), result_(result) {
+    for (int64_t n = 0; n < steps; ++n) rows_[n] = matrix + n * columns;
+  }
+
+  // The states before each step: rows of the states [steps, columns], initial ones [B, columns],
+  // null for zeros. `mask` [B, columns] multiplies them, and may be null.
+  Factor(const Batch& batch, int64_t steps, const T* states, const T* initial, const T* mask,
+         int64_t columns, T* result)
+      : rows_(steps), masks_(mask ? steps : 0), columns_(columns), result_(result) {
+    for (int64_t p = 0; p < batch.count; ++p)
+      for (int64_t r = 0; r < batch.parts[p].count; ++r) {
+        const Sequence& sequence = batch.parts[p].sequences[r];
+        for (int64_t t = 0; t < sequence.steps; ++t) {
+          int64_t n = sequence.first + t * batch.stride;
+          rows_[n] = t         ? states + (n - batch.stride) * columns
+                     : initial ? initial + sequence.index * columns
+                               : nullptr;
+          if (mask) masks_[n] = mask + sequence.index * columns;
+        }
+      }
+  }
+
+  OuterFactor<T> factor() const {
+    return {rows_.data(), masks_.empty() ? nullptr : masks_.data(), columns_, result_};
+  }
+
+ private:
+  std::vector<const T*> rows_, masks_;
+  int64_t columns_;
+  T* result_;
+};
+
+// The sums over steps of left [steps, outputs], whose rows are `stride` apart, times factors.
+template <class T>
+bool add_up_products(const T* left, int64_t stride, int64_t outputs, int64_t steps,
+                     const std::vector<Factor<T>>& factors, const Team& team) {
+  std::vector<OuterFactor<T>> each;
+  for (const Factor<T>& factor : factors) each.push_back(factor.factor());
+  if (each.empty()) return true;
+  return kernels<T>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
+}
+
+// What the gates' input part is computed from: nothing where there are no weights.
+struct InputGiven {
+  Address x;
+  int64_t inputs;
+  Address weight_ih, bias_ih, bias_hh;
+};
+
+template <class T>
+bool input_product(const InputGiven& g, int64_t steps, int64_t outputs, int64_t outputs_too,
+                   Address gates_x, const Team& team) {
+  if (!g.weight_ih) return true;
+  Input<T> in = {at<const T>(g.x),       steps,   g.inputs, at<const T>(g.weight_ih), outputs,
+                 at<const T>(g.bias_ih), at<const T>(g.bias_hh), outputs_too, at<T>(gates_x)};
+  return kernels<T>().input_product(in, team);
+}
+
+template <class T>
+Zoneout<T> zoneout(Address mask, Address shares, double share) {
+  return {at<const uint8_t>(mask), at<const T>(shares), T(share)};
+}
+
+template <class T>
+struct LstmCalls {
+  static Lstm<T> model(int64_t hidden, bool coupled, int peephole, double cell_clip,
+                       Address weight_hh, Address weight_ch, Address h0, Address c0,
+                       Address recurrent_mask, Zoneout<T> zoneout_h, Zoneout<T> zoneout_c) {
+    return {hidden,          coupled,          Peephole(peephole), T(cell_clip),
+            at<const T>(weight_hh), at<const T>(weight_ch),   at<const T>(h0),    at<const T>(c0),
+            at<const T>(recurrent_mask), zoneout_h, zoneout_c};
+  }
+
+  static int64_t weights(const Lstm<T>& m) {
+    int64_t gates = m.coupled ? 3 : 4;
+    return m.hidden * m.hidden * (m.peephole == Peephole::full ? 2 * gates - 1 : gates);
+  }
+
+  static void forward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                      int64_t hidden, bool coupled, int peephole, double cell_clip,
+                      Address weight_hh, Address weight_ch, Address h0, Address c0,
+                      Address recurrent_mask, Address zoneout_h_mask, Address zoneout_h_shares,
+                      double zoneout_h, Address zoneout_c_mask, Address zoneout_c_shares,
+                      double zoneout_c, Address x, int64_t inputs, Address weight_ih,
+                      Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
+                      Address c_n, Address gates, Address cells) {
+    Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
+                      recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
+                      zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
+    LstmForward<T> out = {at<const T>(gates_x), at<T>(y),     at<T>(h_n),
+                          at<T>(c_n),           at<T>(gates), at<T>(cells)};
+    int64_t width = (coupled ? 3 : 4) * hidden;
+    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), weight_ih != 0,
+                 [&](const Batch& batch, const Team& team) {
+                   return input_product<T>(in, steps, width, width, gates_x, team) &&
+                          kernels<T>().lstm_forward(m, out, batch, team);
+                 });
+  }
+
+  static void backward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                       int64_t hidden, bool coupled, int peephole, double cell_clip,
+                       Address weight_hh, Address weight_ch, Address h0, Address c0,
+                       Address recurrent_mask, Address zoneout_h_mask, Address zoneout_h_shares,
+                       double zoneout_h, Address zoneout_c_mask, Address zoneout_c_shares,
+                       double zoneout_c, Address y, Address gates, Address cells, Address d_y,
+                       Address d_h_n, Address d_c_n, Address upstream_gates,
+                       Address upstream_cells, Address d_gates, Address d_h0, Address d_c0,
+                       Address d_bias, Address d_weight_hh, Address d_weight_ch,
+                       Address new_cells, Address x, int64_t inputs, Address d_weight_ih) {
+    Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
+                      recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
+                      zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
+    int64_t width = (coupled ? 3 : 4) * hidden;
+    bool full = m.peephole == Peephole::full;
+    auto run = [&](const Batch& batch, const Team& team) {
+      Totals<T> bias(d_bias, batch.count, width);
+      Totals<T> peepholes(full ? 0 : d_weight_ch, batch.count, width - hidden);
+      LstmBackward<T> out = {at<const T>(gates),
+                             at<const T>(cells),
+                             at<const T>(d_y),
+                             at<const T>(d_h_n),
+                             at<const T>(d_c_n),
+                             at<const T>(upstream_gates),
+                             at<const T>(upstream_cells),
+                             at<T>(d_gates),
+                             at<T>(d_h0),
+                             at<T>(d_c0),
+                             bias.each(),
+                             peepholes.each(),
+                             at<T>(new_cells)};
+      if (!kernels<T>().lstm_backward(m, out, batch, team)) return false;
+      bias.add_up();
+      peepholes.add_up();
+      std::vector<Factor<T>> of_gates;
+      if (d_weight_ih)
+        of_gates.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+      if (d_weight_hh)
+        of_gates.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
+                              at<T>(d_weight_hh));
+      if (!add_up_products(out.d_gates, width, width, steps, of_gates, team)) return false;
+      if (!full || !d_weight_ch) return true;
+      // i and f looked at the cells before, o at the new ones.
+      int64_t looking = width - 2 * hidden;
+      T* d_out = at<T>(d_weight_ch) + looking * hidden;
+      std::vector<Factor<T>> before, now;
+      before.emplace_back(batch, steps, at<const T>(cells), m.c0, nullptr, hidden,
+                          at<T>(d_weight_ch));
+      now.emplace_back(at<const T>(new_cells ? new_cells : cells), steps, hidden, d_out);
+      return add_up_products(out.d_gates, width, looking, steps, before, team) &&
+             add_up_products(out.d_gates + width - hidden, width, hidden, steps, now, team);
+    };
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), false, run);
+  }
+};
+
+template <class T>
+struct GruCalls {
+  static void forward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                      int64_t hidden, Address weight_hh, Address bias_hn, Address h0,
+                      Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
+                      double zoneout_h, Address x, int64_t inputs, Address weight_ih,
+                      Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
+                      Address gates, Address n_h) {
+    Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
+                at<const T>(recurrent_mask),
+                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    GruForward<T> out = {at<const T>(gates_x), at<T>(y), at<T>(h_n), at<T>(gates), at<T>(n_h)};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, weight_ih != 0,
+                 [&](const Batch& batch, const Team& team) {
+                   InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
+                   int64_t width = 3 * hidden;
+                   // What bias_hh has for n stands inside the reset.
+                   return input_product<T>(in, steps, width, 2 * hidden, gates_x, team) &&
+                          kernels<T>().gru_forward(m, out, batch, team);
+                 });
+  }
+
+  static void backward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                       int64_t hidden, Address weight_hh, Address bias_hn, Address h0,
+                       Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
+                       double zoneout_h, Address y, Address gates, Address n_h, Address d_y,
+                       Address d_h_n, Address upstream_gates, Address d_gates, Address d_n_h,
+                       Address d_h0, Address d_bias, Address d_bias_hn, Address d_weight_hh,
+                       Address x, int64_t inputs, Address d_weight_ih) {
+    Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
+                at<const T>(recurrent_mask),
+                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    auto run = [&](const Batch& batch, const Team& team) {
+      Totals<T> bias(d_bias, batch.count, 3 * hidden);
+      Totals<T> hn(d_bias_hn, batch.count, hidden);
+      GruBackward<T> out = {at<const T>(y),
+                            at<const T>(gates),
+                            at<const T>(n_h),
+                            at<const T>(d_y),
+                            at<const T>(d_h_n),
+                            at<const T>(upstream_gates),
+                            at<T>(d_gates),
+                            at<T>(d_n_h),
+                            at<T>(d_h0),
+                            bias.each(),
+                            hn.each()};
+      if (!kernels<T>().gru_backward(m, out, batch, team)) return false;
+      bias.add_up();
+      hn.add_up();
+      std::vector<Factor<T>> of_input, of_rz, of_n;
+      if (d_weight_ih)
+        of_input.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+      if (d_weight_hh) {
+        T* d_hh = at<T>(d_weight_hh);
+        of_rz.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden, d_hh);
+        of_n.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
+                          d_hh + 2 * hidden * hidden);
+      }
+      int64_t width = 3 * hidden;
+      return add_up_products(out.d_gates, width, width, steps, of_input, team) &&
+             add_up_products(out.d_gates, width, 2 * hidden, steps, of_rz, team) &&
+             add_up_products(out.d_n_h, hidden, hidden, steps, of_n, team);
+    };
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, false, run);
+  }
+};
+
+template <class T>
+struct RnnCalls {
+  static void forward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                      int64_t hidden, bool relu, Address weight_hh, Address h0,
+                      Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
+                      double zoneout_h, Address x, int64_t inputs, Address weight_ih,
+                      Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
+                      Address new_h) {
+    Rnn<T> m = {hidden, relu, at<const T>(weight_hh), at<const T>(h0), at<const T>(recurrent_mask),
+                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    RnnForward<T> out = {at<const T>(gates_x), at<T>(y), at<T>(h_n), at<T>(new_h)};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, weight_ih != 0,
+                 [&](const Batch& batch, const Team& team) {
+                   InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
+                   return input_product<T>(in, steps, hidden, hidden, gates_x, team) &&
+                          kernels<T>().rnn_forward(m, out, batch, team);
+                 });
+  }
+
+  static void backward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
+                       int64_t hidden, bool relu, Address weight_hh, Address h0,
+                       Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
+                       double zoneout_h, Address y, Address new_h, Address d_y, Address d_h_n,
+                       Address d_gates, Address d_h0, Address d_bias, Address d_weight_hh,
+                       Address x, int64_t inputs, Address d_weight_ih) {
+    Rnn<T> m = {hidden, relu, at<const T>(weight_hh), at<const T>(h0), at<const T>(recurrent_mask),
+                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    auto run = [&](const Batch& batch, const Team& team) {
+      Totals<T> bias(d_bias, batch.count, hidden);
+      RnnBackward<T> out = {at<const T>(new_h), at<const T>(d_y), at<const T>(d_h_n),
+                            at<T>(d_gates),     at<T>(d_h0),      bias.each()};
+      if (!kernels<T>().rnn_backward(m, out, batch, team)) return false;
+      bias.add_up();
+      std::vector<Factor<T>> factors;
+      if (d_weight_ih) factors.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+      if (d_weight_hh)
+        factors.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
+                             at<T>(d_weight_hh));
+      return add_up_products(out.d_gates, hidden, hidden, steps, factors, team);
+    };
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, false, run);
+  }
+};
+
+}  // namespace peephole

@@ -126,14 +126,24 @@ struct InputGiven {
   Address x;
   int64_t inputs;
   Address weight_ih, bias_ih, bias_hh;
+  Address bias_ch = 0;
 };
 
 template <class T>
-bool input_product(const InputGiven& g, int64_t steps, int64_t outputs, int64_t outputs_too,
-                   Address gates_x, const Team& team) {
+bool input_product(const InputGiven& g, int64_t steps, int64_t hidden, int64_t outputs,
+                   int64_t outputs_too, Address gates_x, const Team& team) {
   if (!g.weight_ih) return true;
-  Input<T> in = {at<const T>(g.x),       steps,   g.inputs, at<const T>(g.weight_ih), outputs,
-                 at<const T>(g.bias_ih), at<const T>(g.bias_hh), outputs_too, at<T>(gates_x)};
+  Input<T> in = {at<const T>(g.x),
+                 steps,
+                 g.inputs,
+                 at<const T>(g.weight_ih),
+                 outputs,
+                 at<const T>(g.bias_ih),
+                 at<const T>(g.bias_hh),
+                 outputs_too,
+                 at<const T>(g.bias_ch),
+                 hidden,
+                 at<T>(gates_x)};
   return kernels<T>().input_product(in, team);
 }
 
@@ -163,18 +173,18 @@ struct LstmCalls {
                       Address recurrent_mask, Address zoneout_h_mask, Address zoneout_h_shares,
                       double zoneout_h, Address zoneout_c_mask, Address zoneout_c_shares,
                       double zoneout_c, Address x, int64_t inputs, Address weight_ih,
-                      Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
-                      Address c_n, Address gates, Address cells) {
+                      Address bias_ih, Address bias_hh, Address bias_ch, Address gates_x, Address y,
+                      Address h_n, Address c_n, Address gates, Address cells) {
     Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
                       recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
                       zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
     LstmForward<T> out = {at<const T>(gates_x), at<T>(y),     at<T>(h_n),
                           at<T>(c_n),           at<T>(gates), at<T>(cells)};
     int64_t width = (coupled ? 3 : 4) * hidden;
-    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
+    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh, bias_ch};
     deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), weight_ih != 0,
                  [&](const Batch& batch, const Team& team) {
-                   return input_product<T>(in, steps, width, width, gates_x, team) &&
+                   return input_product<T>(in, steps, hidden, width, width, gates_x, team) &&
                           kernels<T>().lstm_forward(m, out, batch, team);
                  });
   }
@@ -252,7 +262,7 @@ struct GruCalls {
                    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
                    int64_t width = 3 * hidden;
                    // What bias_hh has for n stands inside the reset.
-                   return input_product<T>(in, steps, width, 2 * hidden, gates_x, team) &&
+                   return input_product<T>(in, steps, hidden, width, 2 * hidden, gates_x, team) &&
                           kernels<T>().gru_forward(m, out, batch, team);
                  });
   }
@@ -316,7 +326,7 @@ struct RnnCalls {
     deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, weight_ih != 0,
                  [&](const Batch& batch, const Team& team) {
                    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
-                   return input_product<T>(in, steps, hidden, hidden, gates_x, team) &&
+                   return input_product<T>(in, steps, hidden, hidden, hidden, gates_x, team) &&
                           kernels<T>().rnn_forward(m, out, batch, team);
                  });
   }

@@ -27,6 +27,14 @@ Vec<T> biases(const Input<T>& in, int64_t j, int count) {
   if (in.bias) bias = load(in.bias + j, count);
   if (in.bias_too && j < in.outputs_too)
     bias += load(in.bias_too + j, int(smaller(count, in.outputs_too - j)));
+  if (in.bias_of_peepholes) {
+    int64_t end = in.outputs - in.hole, begin = end - in.hole;
+    for (int l = 0; l < count; ++l) {
+      int64_t output = j + l;
+      if (output < begin || output >= end)
+        bias[l] += in.bias_of_peepholes[output < begin ? output : output - in.hole];
+    }
+  }
   return bias;
 }
 

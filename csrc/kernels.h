@@ -161,8 +161,9 @@ struct RnnBackward {
   T* d_bias;  // [parts, H], as the LSTM's
 };
 
-// gates_x [steps, outputs] = x [steps, inputs] W' + biases; these may be null, and the second one
-// may have fewer outputs, the first ones.
+// gates_x [steps, outputs] = x [steps, inputs] W' + biases; these may be null. The second one may
+// have fewer outputs, the first ones; the third, of peepholes, has none for the `hole` outputs
+// before the last `hole`, which are g's.
 template <class T>
 struct Input {
   const T* x;
@@ -173,6 +174,8 @@ struct Input {
   const T* bias;
   const T* bias_too;
   int64_t outputs_too;
+  const T* bias_of_peepholes;
+  int64_t hole;
   T* gates_x;
 };
 

@@ -48,8 +48,8 @@ bool step(int cell, nanobind::handle dtype, nanobind::handle x, nanobind::handle
     case Cell::lstm:
       LstmCalls<T>::forward(B, B, first, false, H, false, int(Peephole::none),
                             std::numeric_limits<double>::infinity(), *at_hh, 0, *at_h, *at_c, 0, 0,
-                            0, 0.0, 0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, gates_x, y, *to_h,
-                            *to_c, 0, 0);
+                            0, 0.0, 0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, gates_x, y,
+                            *to_h, *to_c, 0, 0);
       break;
     case Cell::gru: {
       const Address bias_hn = *b_hh ? *b_hh + 2 * H * sizeof(T) : 0;

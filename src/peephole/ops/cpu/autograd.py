@@ -1,12 +1,16 @@
 """What the kinds' autograd functions share."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from peephole.offsets import Layout
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # (tensors as the function was given them) -> its outputs that are not None, in plain PyTorch.
 Again = Callable[[Sequence[Tensor | None]], Sequence[Tensor]]
@@ -20,6 +24,22 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise RuntimeError(NO_FORWARD_MODE)
+
+
+def untraced(backward: Callable[P, R]) -> Callable[P, R]:
+    """A backward pass that is never traced, as compiled autograd would.
+
+    A graph would hold what allocates and not what computes.
+    """
+    opaque: Callable[P, R] = torch.compiler.disable(backward)  # type: ignore[no-untyped-call]
+
+    @functools.wraps(backward)
+    def run(*given: P.args, **named: P.kwargs) -> R:
+        # What is opaque costs a small network a tenth of its backward pass.
+        chosen = opaque if torch.compiler.is_compiling() else backward
+        return chosen(*given, **named)
+
+    return run
 
 
 def beyond_kernels(d: Sequence[Tensor | None]) -> bool:

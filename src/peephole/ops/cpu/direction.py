@@ -20,7 +20,17 @@ Reference = Callable[[Tensors], Results]
 
 # Tensors that may have gradients, in the order of the autograd functions' arguments.
 INPUTS = {
-    "lstm": ("x", "weight_ih", "bias_ih", "bias_hh", "weight_hh", "weight_ch", "h0", "c0"),
+    "lstm": (
+        "x",
+        "weight_ih",
+        "bias_ih",
+        "bias_hh",
+        "bias_ch",
+        "weight_hh",
+        "weight_ch",
+        "h0",
+        "c0",
+    ),
     "gru": ("x", "weight_ih", "bias_ih", "bias_hh", "weight_hh", "h0"),
     "rnn": ("x", "weight_ih", "bias_ih", "bias_hh", "weight_hh", "h0"),
 }
@@ -94,8 +104,6 @@ def run(
     """
     if x.dtype in NARROW:
         return _widened(kind, x, layout, tensors, options, reference)
-    if (bias_ch := tensors.get("bias_ch")) is not None:
-        tensors = {**tensors, "bias_ih": _with_peepholes(tensors, bias_ch), "bias_ch": None}
     names = INPUTS[kind]
 
     def again(given: Sequence[Tensor | None]) -> Sequence[Tensor]:
@@ -149,17 +157,6 @@ def _widened(
 
 def _apply(function: type[torch.autograd.Function], call: Any, given: list[Any]) -> Any:
     return function.apply(call, *given)  # type: ignore[no-untyped-call]
-
-
-def _with_peepholes(tensors: Tensors, bias_ch: Tensor) -> Tensor:
-    """The input's biases and the peepholes', whose gates are all but g, which is before o."""
-    weight_hh = tensors["weight_hh"]
-    assert weight_hh is not None
-    H = weight_hh.shape[1]
-    before, o = bias_ch[:-H], bias_ch[-H:]
-    bias = torch.cat([before, torch.zeros_like(o), o])
-    bias_ih = tensors.get("bias_ih")
-    return bias if bias_ih is None else bias_ih + bias
 
 
 def _zoneout(tensors: Tensors, options: Options, name: str) -> Tensor | float | None:

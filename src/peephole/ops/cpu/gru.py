@@ -14,6 +14,7 @@ from peephole.ops.cpu.autograd import (
     contiguous,
     held,
     may_overwrite,
+    untraced,
 )
 from peephole.ops.cpu.kernels import (
     Sizes,
@@ -121,8 +122,7 @@ class Gru(Recurrence):
         return y, h_n, gates if c.return_states else None
 
     @staticmethod
-    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def backward(
         ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None, upstream_gates: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -16,6 +16,7 @@ from peephole.ops.cpu.autograd import (
     for_each_bias,
     held,
     may_overwrite,
+    untraced,
 )
 from peephole.ops.cpu.kernels import (
     PEEPHOLES,
@@ -106,6 +107,7 @@ def lstm(
     weight_ih: Tensor | None,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
+    bias_ch: Tensor | None,
     weight_hh: Tensor,
     weight_ch: Tensor | None,
     h0: Tensor | None,
@@ -131,6 +133,7 @@ def lstm(
         *told,
         *c.model(sizes, weight_hh, weight_ch, h0, c0),
         *input_addresses(x, weight_ih, bias_ih, bias_hh, sizes, width),
+        address("bias_ch", bias_ch, (width - H,), dtype),
         gates_x_address,
         y.data_ptr(),
         h_n.data_ptr(),
@@ -154,8 +157,7 @@ class Lstm(Recurrence):
         return y, h_n, c_n, *((gates, cells) if c.return_states else (None, None))
 
     @staticmethod
-    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def backward(
         ctx: Any,
         d_y: Tensor | None,
@@ -166,14 +168,13 @@ class Lstm(Recurrence):
     ) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
         saved = ctx.saved_tensors
-        given, (y, gates, cells) = saved[:8], saved[-3:]
+        given, (y, gates, cells) = saved[:9], saved[-3:]
         d = (d_y, d_h_n, d_c_n, upstream_gates, upstream_cells)
         if beyond_kernels(d):
             return None, *computed_again(c.again, given, d)
-        x, weight_ih, _, _, weight_hh, weight_ch, h0, c0 = given
-        _, needs_x, needs_ih, *needs_biases, needs_hh, needs_ch, needs_h0, needs_c0 = (
-            ctx.needs_input_grad
-        )
+        x, weight_ih, _, _, _, weight_hh, weight_ch, h0, c0 = given
+        _, needs_x, needs_ih, *biases, needs_hh, needs_ch, needs_h0, needs_c0 = ctx.needs_input_grad
+        *needs_biases, needs_bias_ch = biases
         H, G = weight_hh.shape[1], c.gates
         sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
         B, N, _, dtype = sizes
@@ -182,7 +183,7 @@ class Lstm(Recurrence):
         d_gates = gates if overwrite else torch.empty_like(gates)
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_c0 = x.new_empty(B, H) if needs_c0 else None
-        d_bias = x.new_empty(G * H) if any(needs_biases) else None
+        d_bias = x.new_empty(G * H) if any(biases) else None
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ch = torch.empty_like(weight_ch) if needs_ch else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
@@ -218,4 +219,8 @@ class Lstm(Recurrence):
         if needs_x:
             d_x = d_gates if weight_ih is None else d_gates.mm(weight_ih)
         d_biases = for_each_bias(d_bias, needs_biases)
-        return None, d_x, d_ih, *d_biases, d_hh, d_ch, d_h0, d_c0
+        d_bias_ch = None
+        if needs_bias_ch and d_bias is not None:
+            # All gates but g, which is before o, have peepholes.
+            d_bias_ch = torch.cat([d_bias[: -2 * H], d_bias[-H:]])
+        return None, d_x, d_ih, *d_biases, d_bias_ch, d_hh, d_ch, d_h0, d_c0

@@ -15,6 +15,7 @@ from peephole.ops.cpu.autograd import (
     for_each_bias,
     held,
     may_overwrite,
+    untraced,
 )
 from peephole.ops.cpu.kernels import (
     Sizes,
@@ -112,8 +113,7 @@ class Rnn(Recurrence):
         return y, h_n
 
     @staticmethod
-    # Traced, as compiled autograd does, it would hold what allocates and not what computes.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
         saved = ctx.saved_tensors

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from peephole.jobs.reproduce import Progress as Training
+from peephole.jobs.toy_training import Progress as Training
 from peephole.report import Table
 from peephole.report.page import show
 from peephole.train import Event

@@ -42,6 +42,10 @@ def options(name: str, summary: str) -> Parser:
 
 
 def run(options: Namespace) -> None:
+    from peephole.jobs import workers
+
+    workers.begin("peephole.jobs.toy_training")
+
     from peephole.cli.progress import Trainings, console, print_line, print_table
     from peephole.jobs.reproduce import reproduce
     from peephole.jobs.reproduce_report import summary

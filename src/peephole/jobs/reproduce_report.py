@@ -1,37 +1,20 @@
 """The seed experiment's table, figures and page, from its results."""
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
 
 import torch
 
+from peephole.jobs.toy_training import Grid, Result
+from peephole.jobs.workers import cores
 from peephole.report import Figure, Page, Table, Text
 from peephole.report.figures import figure
 from peephole.tasks.toy import DATA_SETS, MODELS
 from peephole.tasks.toy import figures as draw
 
-Result = dict[str, Any]
-
 THRESHOLDS = (0.2, 0.15, 0.12)
-
-
-class Grid(NamedTuple):
-    """A model's answers on the noise-free grid, ``[points]`` each."""
-
-    f: torch.Tensor
-    z: torch.Tensor
-    prediction: torch.Tensor
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def summary(results: Sequence[Result], columns: Sequence[str] | None = None) -> Table:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peephole.nn import GRU, LSTM, RNN
@@ -15,16 +17,19 @@ class Mlp(nn.Module):
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.Sigmoid()]
-        self.layers = nn.Sequential(*layers[:-1])
+        layers = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        # Looking modules and parameters up takes as long as the arithmetic of such a network.
+        self.weights = [(layer.weight, layer.bias) for layer in layers]
         self.steps = sizes[0]
 
     def forward(self, input: Ragged) -> Tensor:
         """One prediction a sequence, ``[B, 1]``."""
-        output: Tensor = self.layers(input.values.view(-1, self.steps))
-        return output
+        first, *others = self.weights
+        x = F.linear(input.values.view(-1, self.steps), *first)
+        for weight, bias in others:
+            x = F.linear(torch.sigmoid(x), weight, bias)
+        return x
 
 
 class Terminal(nn.Module):
@@ -39,7 +44,7 @@ class Terminal(nn.Module):
         """One prediction a sequence, ``[B, 1]``."""
         _, state = self.layer(input)
         h_n = state[0] if isinstance(state, tuple) else state
-        output: Tensor = self.head(h_n[0])
+        output: Tensor = self.head(h_n.squeeze(0))
         return output
 
 

@@ -121,31 +121,21 @@ bool add_up_products(const T* left, int64_t stride, int64_t outputs, int64_t ste
   return kernels<T>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
 }
 
-// What the gates' input part is computed from: nothing where there are no weights.
-struct InputGiven {
-  Address x;
-  int64_t inputs;
-  Address weight_ih, bias_ih, bias_hh;
-  Address bias_ch = 0;
-};
-
+// What the gates' input part is computed from, where it is not given.
 template <class T>
-bool input_product(const InputGiven& g, int64_t steps, int64_t hidden, int64_t outputs,
-                   int64_t outputs_too, Address gates_x, const Team& team) {
-  if (!g.weight_ih) return true;
-  Input<T> in = {at<const T>(g.x),
-                 steps,
-                 g.inputs,
-                 at<const T>(g.weight_ih),
-                 outputs,
-                 at<const T>(g.bias_ih),
-                 at<const T>(g.bias_hh),
-                 outputs_too,
-                 at<const T>(g.bias_ch),
-                 hidden,
-                 at<T>(gates_x)};
-  return kernels<T>().input_product(in, team);
-}
+class InputPart {
+ public:
+  InputPart(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
+            Address bias_hh, int64_t outputs_too, Address bias_ch = 0, int64_t hidden = 0)
+      : in_{at<const T>(x),       inputs,      at<const T>(weight_ih), outputs, at<const T>(bias_ih),
+            at<const T>(bias_hh), outputs_too, at<const T>(bias_ch),   hidden} {}
+
+  // Null where it is given.
+  const Input<T>* get() const { return in_.weights ? &in_ : nullptr; }
+
+ private:
+  Input<T> in_;
+};
 
 template <class T>
 Zoneout<T> zoneout(Address mask, Address shares, double share) {
@@ -172,20 +162,19 @@ struct LstmCalls {
                       Address weight_hh, Address weight_ch, Address h0, Address c0,
                       Address recurrent_mask, Address zoneout_h_mask, Address zoneout_h_shares,
                       double zoneout_h, Address zoneout_c_mask, Address zoneout_c_shares,
-                      double zoneout_c, Address x, int64_t inputs, Address weight_ih,
-                      Address bias_ih, Address bias_hh, Address bias_ch, Address gates_x, Address y,
-                      Address h_n, Address c_n, Address gates, Address cells) {
+                      double zoneout_c, Address bias_ch, Address x, int64_t inputs,
+                      Address weight_ih, Address bias_ih, Address bias_hh, Address gates_x,
+                      Address y, Address h_n, Address c_n, Address gates, Address cells) {
     Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
                       recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
                       zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
-    LstmForward<T> out = {at<const T>(gates_x), at<T>(y),     at<T>(h_n),
-                          at<T>(c_n),           at<T>(gates), at<T>(cells)};
     int64_t width = (coupled ? 3 : 4) * hidden;
-    InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh, bias_ch};
+    InputPart<T> in(x, inputs, weight_ih, width, bias_ih, bias_hh, width, bias_ch, hidden);
+    LstmForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y),    at<T>(h_n),
+                          at<T>(c_n),           at<T>(gates),    at<T>(cells)};
     deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), weight_ih != 0,
                  [&](const Batch& batch, const Team& team) {
-                   return input_product<T>(in, steps, hidden, width, width, gates_x, team) &&
-                          kernels<T>().lstm_forward(m, out, batch, team);
+                   return kernels<T>().lstm_forward(m, out, batch, team);
                  });
   }
 
@@ -256,14 +245,13 @@ struct GruCalls {
     Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
                 at<const T>(recurrent_mask),
                 zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
-    GruForward<T> out = {at<const T>(gates_x), at<T>(y), at<T>(h_n), at<T>(gates), at<T>(n_h)};
+    // What bias_hh has for n stands inside the reset.
+    InputPart<T> in(x, inputs, weight_ih, 3 * hidden, bias_ih, bias_hh, 2 * hidden);
+    GruForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y),
+                         at<T>(h_n),           at<T>(gates),    at<T>(n_h)};
     deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, weight_ih != 0,
                  [&](const Batch& batch, const Team& team) {
-                   InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
-                   int64_t width = 3 * hidden;
-                   // What bias_hh has for n stands inside the reset.
-                   return input_product<T>(in, steps, hidden, width, 2 * hidden, gates_x, team) &&
-                          kernels<T>().gru_forward(m, out, batch, team);
+                   return kernels<T>().gru_forward(m, out, batch, team);
                  });
   }
 
@@ -322,12 +310,12 @@ struct RnnCalls {
                       Address new_h) {
     Rnn<T> m = {hidden, relu, at<const T>(weight_hh), at<const T>(h0), at<const T>(recurrent_mask),
                 zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
-    RnnForward<T> out = {at<const T>(gates_x), at<T>(y), at<T>(h_n), at<T>(new_h)};
+    InputPart<T> in(x, inputs, weight_ih, hidden, bias_ih, bias_hh, hidden);
+    RnnForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y), at<T>(h_n),
+                         at<T>(new_h)};
     deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, weight_ih != 0,
                  [&](const Batch& batch, const Team& team) {
-                   InputGiven in = {x, inputs, weight_ih, bias_ih, bias_hh};
-                   return input_product<T>(in, steps, hidden, hidden, hidden, gates_x, team) &&
-                          kernels<T>().rnn_forward(m, out, batch, team);
+                   return kernels<T>().rnn_forward(m, out, batch, team);
                  });
   }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "functions.h"
+#include "input.h"
 #include "part.h"
 #include "zoneout.h"
 
@@ -16,9 +17,10 @@ template <class T>
 struct GruForwardSpace : CommonSpace<T> {
   T* h[2];    // h before and after a step
   T* seen[2]; // the same as the gates see it, masked; `h` itself without a mask
+  AheadSpace<T> ahead;
 
-  GruForwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count) {
+  GruForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
+      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
     for (T*& each : h) each = arena.take<T>(count * this->stride);
     for (T*& each : seen) each = arena.take<T>(count * this->stride);
   }
@@ -28,12 +30,14 @@ template <class T>
 class GruForwardRun : PartRun<T> {
  public:
   GruForwardRun(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
-                const Weights<T>& weights, int64_t part, GruForwardSpace<T>& space)
+                const Weights<T>& weights, const Weights<T>& input_weights, int64_t part,
+                GruForwardSpace<T>& space)
       : PartRun<T>(model.hidden, batch, part, space),
         m_(model),
         out_(out),
         w_(weights),
-        own_(space) {}
+        own_(space),
+        x_(out.gates_x, out.input, input_weights, 3 * model.hidden, part_, batch.stride, space.ahead) {}
 
   void run() {
     this->read_states(m_.h0, own_.h[0]);
@@ -42,6 +46,7 @@ class GruForwardRun : PartRun<T> {
     int64_t running = part_.count;
     for (int64_t t = 0; t < this->longest(); ++t) {
       running = this->running(t, running);
+      x_.reach(t, running);
       step(t, running);
     }
   }
@@ -57,7 +62,7 @@ class GruForwardRun : PartRun<T> {
     for (int64_t panel = 0; panel < w_.matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        this->fetch(out_.gates_x, 3, w_.matrix, panel, t, first, count);
+        x_.fetch(w_.matrix, panel, t, first, count);
         this->multiply_state(w_, seen, panel, first, count, s_.sums);
         for (int64_t r = 0; r < count; ++r) cell(t, first + r, panel * L, s_.sums + r * 3 * L);
       }
@@ -67,7 +72,7 @@ class GruForwardRun : PartRun<T> {
   void cell(int64_t t, int64_t r, int64_t j, const T* sums) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t), at = r * s_.stride + j;
-    const T* x = out_.gates_x + row * 3 * H + j;
+    const T* x = x_.at(r, t) + j;
     Vec<T> n_h = load(sums + 2 * L);
     if (m_.bias_hn) n_h += load(m_.bias_hn + j, count);
     Vec<T> reset = vector_sigmoid(load(x, count) + load(sums));
@@ -95,17 +100,22 @@ class GruForwardRun : PartRun<T> {
   const GruForward<T>& out_;
   const Weights<T>& w_;
   GruForwardSpace<T>& own_;
+  StepsInput<T> x_;
 };
 
 template <class T>
 bool gru_forward(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
                  const Team& team) {
   Weights<T> weights(gates_by_unit(model.weight_hh, model.hidden, model.hidden, 3));
-  Weights<T>* all[] = {&weights};
+  Weights<T> input;
+  if (out.input) input = input_weights(*out.input);
+  Weights<T>* all[] = {&weights, &input};
+  ForwardSizes<T> sizes{model.hidden, out.input};
   auto work = [&](int64_t part, GruForwardSpace<T>& space) {
-    GruForwardRun<T>(model, out, batch, weights, part, space).run();
+    GruForwardRun<T>(model, out, batch, weights, input, part, space).run();
   };
-  return run_parts<T, GruForwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+  return run_parts<T, GruForwardSpace<T>>(batch, team, sizes, all,
+                                          out.input ? 2 : 1, work);
 }
 
 // The derivative. What W_hn h + b_hn gets is not what gates_x gets for n, but that times r.

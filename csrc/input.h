@@ -1,23 +1,21 @@
-// The input's part of the gates: gates_x = x W_x' + b, one product over all steps.
+// The input's part of the gates: gates_x = x W_x' + b, a few steps ahead of the recurrence.
 #pragma once
 
 #include "part.h"
 
 namespace {
 
-// Rows that a thread takes through all panels before the next ones: they stay in its cache.
-constexpr int64_t kInputRows = 10 * kRowsAtOnce;
-
+// What the product of up to `count` rows takes.
 template <class T>
 struct InputSpace {
   T* sums;
   T* scratch;
   const T** rows;
 
-  explicit InputSpace(Arena& arena)
+  InputSpace(Arena& arena, int64_t count)
       : sums(arena.take<T>(kRowsAtOnce * 4 * kLanes<T>)),
         scratch(arena.take<T>(kDepth * 4 * kLanes<T>)),
-        rows(arena.take<const T*>(kRowsAtOnce)) {}
+        rows(arena.take<const T*>(count)) {}
 };
 
 // The biases of outputs j to j + count.
@@ -38,65 +36,117 @@ Vec<T> biases(const Input<T>& in, int64_t j, int count) {
   return bias;
 }
 
+// to [count, outputs] = s.rows [count][inputs] W' + biases.
 template <class T>
-void input_rows(const Input<T>& in, const Weights<T>& weights, int64_t begin, int64_t end,
+void input_rows(const Input<T>& in, const Weights<T>& weights, int64_t count, T* to,
                 InputSpace<T>& s) {
   constexpr int L = kLanes<T>;
   const Matrix<T>& m = weights.matrix;
   for (int64_t panel = 0; panel < m.panels(); ++panel)
-    for (int64_t first = begin; first < end; first += kRowsAtOnce) {
-      int64_t count = smaller(kRowsAtOnce, end - first);
-      for (int64_t r = 0; r < count; ++r) s.rows[r] = in.x + (first + r) * in.inputs;
-      multiply(weights, s.scratch, panel, s.rows, count, s.sums);
+    for (int64_t first = 0; first < count; first += kRowsAtOnce) {
+      int64_t rows = smaller(kRowsAtOnce, count - first);
+      multiply(weights, s.scratch, panel, s.rows + first, rows, s.sums);
       for (int c = 0; c < m.columns; ++c) {
         int64_t j = panel * m.panel_step + c * L;
         if (j >= in.outputs) break;
         int width = int(smaller(L, in.outputs - j));
         Vec<T> bias = biases(in, j, width);
-        for (int64_t r = 0; r < count; ++r)
-          store(in.gates_x + (first + r) * in.outputs + j,
-                load(s.sums + (r * m.columns + c) * L) + bias, width);
+        for (int64_t r = 0; r < rows; ++r)
+          store(to + (first + r) * in.outputs + j, load(s.sums + (r * m.columns + c) * L) + bias,
+                width);
       }
     }
 }
 
 template <class T>
-bool input_product(const Input<T>& in, const Team& team) {
-  Weights<T> weights(rows_of(in.weights, in.outputs, in.inputs));
-  int64_t blocks = (in.steps + kInputRows - 1) / kInputRows;
-  bool pack = in.steps > kPassesUnpacked * kRowsAtOnce;
-  weights.dots = in.steps <= kDotRows;
-  int64_t tasks = smaller(larger(1, blocks), team.threads);
-  Arena counted(nullptr);
-  if (pack) counted.take<T>(weights.size());
-  int64_t packed = counted.used();
-  for (int64_t k = 0; k < tasks; ++k) InputSpace<T>{counted};
-  Memory memory(counted.used());
-  if (!memory.taken()) return false;
-  if (pack) {
-    weights.packed = reinterpret_cast<T*>(memory.aligned());
-    Weights<T>* all[] = {&weights};
-    pack_all(all, 1, team);
-  }
-  struct Context {
-    const Input<T>& in;
-    const Weights<T>& weights;
-    char* base;
-    int64_t packed, each, blocks, tasks;
-  } context{in,     weights, memory.aligned(), packed, (counted.used() - packed) / tasks,
-            blocks, tasks};
-  team.run(
-      tasks,
-      [](int64_t begin, int64_t end, void* given) {
-        auto& c = *static_cast<Context*>(given);
-        Arena own(c.base + c.packed + begin * c.each);
-        InputSpace<T> space(own);
-        for (int64_t b = c.blocks * begin / c.tasks; b < c.blocks * end / c.tasks; ++b)
-          input_rows(c.in, c.weights, b * kInputRows, smaller(c.in.steps, (b + 1) * kInputRows),
-                     space);
-      },
-      &context);
-  return true;
+Weights<T> input_weights(const Input<T>& in) {
+  return Weights<T>(rows_of(in.weights, in.outputs, in.inputs));
 }
+
+// How many rows a part computes ahead of its steps, where that is more than a step's: enough to
+// read W_x seldom, and few enough to stay in a cache.
+template <class T>
+int64_t rows_ahead(const Input<T>& in) {
+  constexpr int64_t kNumbers = int64_t(1) << 18;
+  return smaller(10 * kRowsAtOnce, larger(5 * kRowsAtOnce, kNumbers / larger(1, in.outputs)));
+}
+
+// What a forward pass's memory follows from: hidden units, and what it computes ahead, if anything.
+template <class T>
+struct ForwardSizes {
+  int64_t hidden;
+  const Input<T>* input;
+};
+
+template <class T>
+struct AheadSpace {
+  int64_t most = 0;           // rows
+  T* numbers = nullptr;       // [most][outputs]
+  int64_t* firsts = nullptr;  // of each step ahead, its first row there
+  InputSpace<T> product;
+
+  AheadSpace(Arena& arena, const Input<T>* input, int64_t count)
+      : most(input ? larger(count, rows_ahead(*input)) : 0),
+        numbers(arena.take<T>(input ? most * input->outputs : 0)),
+        firsts(arena.take<int64_t>(most)),
+        product(arena, most) {}
+};
+
+// The gates' input part of a part's steps: rows of gates_x, or computed a few steps ahead, so that
+// nothing of the size of all steps is written and read again.
+template <class T>
+class StepsInput {
+ public:
+  StepsInput(const T* gates_x, const Input<T>* input, const Weights<T>& weights, int64_t outputs,
+             const Part& part, int64_t stride, AheadSpace<T>& space)
+      : gates_x_(gates_x),
+        input_(input),
+        weights_(weights),
+        outputs_(outputs),
+        part_(part),
+        stride_(stride),
+        s_(space) {}
+
+  // Have step t, which `running` sequences have.
+  void reach(int64_t t, int64_t running) {
+    if (!input_ || t < end_) return;
+    begin_ = end_ = t;
+    int64_t count = 0;
+    while (running && count + running <= s_.most) {
+      s_.firsts[end_ - begin_] = count;
+      for (int64_t r = 0; r < running; ++r)
+        s_.product.rows[count++] = input_->x + row(r, end_) * input_->inputs;
+      ++end_;
+      while (running && part_.sequences[running - 1].steps <= end_) --running;
+    }
+    input_rows(*input_, weights_, count, s_.numbers, s_.product);
+  }
+
+  const T* at(int64_t r, int64_t t) const {
+    if (input_) return s_.numbers + (s_.firsts[t - begin_] + r) * outputs_;
+    return gates_x_ + row(r, t) * outputs_;
+  }
+
+  // Ask for a panel's part of it ahead: no prefetcher follows so many rows.
+  void fetch(const Matrix<T>& m, int64_t panel, int64_t t, int64_t first, int64_t count) const {
+    if (input_) return;
+    for (int64_t r = first; r < first + count; ++r) {
+      const T* x = at(r, t) + panel * m.panel_step;
+      for (int c = 0; c < m.columns; ++c) __builtin_prefetch(x + c * m.column_step);
+    }
+  }
+
+ private:
+  int64_t row(int64_t r, int64_t t) const { return part_.sequences[r].first + t * stride_; }
+
+  const T* gates_x_;
+  const Input<T>* input_;
+  const Weights<T>& weights_;
+  const int64_t outputs_;
+  const Part& part_;
+  const int64_t stride_;
+  AheadSpace<T>& s_;
+  int64_t begin_ = 0, end_ = 0;  // the steps that are there
+};
 
 }  // namespace

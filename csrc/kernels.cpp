@@ -18,7 +18,7 @@ namespace {
 template <class T>
 constexpr KernelsOf<T> kernels_of = {lstm_forward<T>, lstm_backward<T>, gru_forward<T>,
                                      gru_backward<T>, rnn_forward<T>,   rnn_backward<T>,
-                                     input_product<T>, outer<T>,        evaluate<T>};
+                                     outer<T>,        evaluate<T>};
 
 }  // namespace
 

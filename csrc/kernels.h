@@ -64,11 +64,31 @@ struct Lstm {
   Zoneout<T> zoneout_c;
 };
 
+// What gates_x [steps, outputs] = x [steps, inputs] W' + biases is computed from; these may be null.
+// The second one may have fewer outputs, the first ones; the third, of peepholes, has none for the
+// `hole` outputs before the last `hole`, which are g's.
+template <class T>
+struct Input {
+  const T* x;
+  int64_t inputs;
+  const T* weights;  // [outputs, inputs]
+  int64_t outputs;
+  const T* bias;
+  const T* bias_too;
+  int64_t outputs_too;
+  const T* bias_of_peepholes;
+  int64_t hole;
+};
+
+// The gates' input part is there, or computed on the way: then `input` says from what, else it is
+// null.
+//
 // `gates` may be null, or the memory of `gates_x` itself; `cells` may be null. The backward pass
 // needs both. h_n and c_n get the initial state of an empty sequence.
 template <class T>
 struct LstmForward {
   const T* gates_x;
+  const Input<T>* input;
   T* y;
   T* h_n;
   T* c_n;
@@ -109,6 +129,7 @@ struct Gru {
 template <class T>
 struct GruForward {
   const T* gates_x;
+  const Input<T>* input;
   T* y;
   T* h_n;
   T* gates;
@@ -145,6 +166,7 @@ struct Rnn {
 template <class T>
 struct RnnForward {
   const T* gates_x;
+  const Input<T>* input;
   T* y;
   T* h_n;
   T* new_h;
@@ -159,24 +181,6 @@ struct RnnBackward {
   T* d_gates;
   T* d_h0;
   T* d_bias;  // [parts, H], as the LSTM's
-};
-
-// gates_x [steps, outputs] = x [steps, inputs] W' + biases; these may be null. The second one may
-// have fewer outputs, the first ones; the third, of peepholes, has none for the `hole` outputs
-// before the last `hole`, which are g's.
-template <class T>
-struct Input {
-  const T* x;
-  int64_t steps;
-  int64_t inputs;
-  const T* weights;  // [outputs, inputs]
-  int64_t outputs;
-  const T* bias;
-  const T* bias_too;
-  int64_t outputs_too;
-  const T* bias_of_peepholes;
-  int64_t hole;
-  T* gates_x;
 };
 
 // One right side of a sum over steps: a row for each step, null for zeros; `masks` multiply them,
@@ -209,7 +213,6 @@ struct KernelsOf {
   bool (*gru_backward)(const Gru<T>&, const GruBackward<T>&, const Batch&, const Team&);
   bool (*rnn_forward)(const Rnn<T>&, const RnnForward<T>&, const Batch&, const Team&);
   bool (*rnn_backward)(const Rnn<T>&, const RnnBackward<T>&, const Batch&, const Team&);
-  bool (*input_product)(const Input<T>&, const Team&);
   bool (*outer)(const Outer<T>&, const Team&);
   void (*evaluate)(int function, const T* x, T* y, int64_t count);
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "functions.h"
+#include "input.h"
 #include "part.h"
 #include "zoneout.h"
 
@@ -14,8 +15,9 @@ struct LstmForwardWeights {
   Weights<T> hidden;       // W_h: all gates of a vector of units a panel
   Weights<T> looking;      // full peepholes of i and f at c(t-1), likewise
   Weights<T> looking_out;  // full peephole of o at c(t)
+  Weights<T> input;        // W_x, where its product is made on the way
 
-  explicit LstmForwardWeights(const Lstm<T>& m) {
+  LstmForwardWeights(const Lstm<T>& m, const Input<T>* in) {
     int64_t H = m.hidden;
     int gates = m.coupled ? 3 : 4;
     hidden = Weights<T>(gates_by_unit(m.weight_hh, H, H, gates));
@@ -23,6 +25,7 @@ struct LstmForwardWeights {
       looking = Weights<T>(gates_by_unit(m.weight_ch, H, H, gates - 2));
       looking_out = Weights<T>(rows_of(m.weight_ch + (gates - 2) * H * H, H, H));
     }
+    if (in) input = input_weights(*in);
   }
 };
 
@@ -32,9 +35,10 @@ struct LstmForwardSpace : CommonSpace<T> {
   T* c[2];   // cells; without full peepholes only the first is used
   T* o;      // o's sums, which wait for c(t)
   T* looks;  // of a panel, the peepholes' part
+  AheadSpace<T> ahead;
 
-  LstmForwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count) {
+  LstmForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
+      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
     for (T*& each : h) each = arena.take<T>(count * this->stride);
     for (T*& each : c) each = arena.take<T>(count * this->stride);
     o = arena.take<T>(count * this->stride);
@@ -53,6 +57,8 @@ class LstmForwardRun : PartRun<T> {
         w_(weights),
         own_(space),
         gates_(model.coupled ? 3 : 4),
+        x_(out.gates_x, out.input, weights.input, gates_ * model.hidden, part_, batch.stride,
+           space.ahead),
         full_(model.peephole == Peephole::full) {}
 
   void run() {
@@ -65,6 +71,7 @@ class LstmForwardRun : PartRun<T> {
     int64_t running = part_.count;
     for (int64_t t = 0; t < this->longest(); ++t) {
       running = this->running(t, running);
+      x_.reach(t, running);
       step(t, running);
     }
   }
@@ -84,7 +91,7 @@ class LstmForwardRun : PartRun<T> {
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        this->fetch(out_.gates_x, gates_, matrix, panel, t, first, count);
+        x_.fetch(matrix, panel, t, first, count);
         this->multiply_state(w_.hidden, h, panel, first, count, s_.sums);
         if (full_) this->multiply_state(w_.looking, c, panel, first, count, own_.looks);
         for (int64_t r = 0; r < count; ++r)
@@ -103,7 +110,7 @@ class LstmForwardRun : PartRun<T> {
             T* h_new) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
-    const T* x = out_.gates_x + row * gates_ * H + j;
+    const T* x = x_.at(r, t) + j;
     // Where f is coupled to i, what is read for it is i's, and not used.
     int at_f = m_.coupled ? 0 : 1, at_g = gates_ - 2, at_o = gates_ - 1;
     Vec<T> old_c = load(c + r * s_.stride + j);
@@ -190,19 +197,26 @@ class LstmForwardRun : PartRun<T> {
   const LstmForwardWeights<T>& w_;
   LstmForwardSpace<T>& own_;
   const int gates_;
+  StepsInput<T> x_;
   const bool full_;
 };
 
 template <class T>
 bool lstm_forward(const Lstm<T>& model, const LstmForward<T>& out, const Batch& batch,
                   const Team& team) {
-  LstmForwardWeights<T> weights(model);
-  Weights<T>* all[] = {&weights.hidden, &weights.looking, &weights.looking_out};
+  LstmForwardWeights<T> weights(model, out.input);
+  Weights<T>* all[4] = {&weights.hidden};
+  int count = 1;
+  if (model.peephole == Peephole::full) {
+    all[count++] = &weights.looking;
+    all[count++] = &weights.looking_out;
+  }
+  if (out.input) all[count++] = &weights.input;
+  ForwardSizes<T> sizes{model.hidden, out.input};
   auto work = [&](int64_t part, LstmForwardSpace<T>& space) {
     LstmForwardRun<T>(model, out, batch, weights, part, space).run();
   };
-  int count = model.peephole == Peephole::full ? 3 : 1;
-  return run_parts<T, LstmForwardSpace<T>>(batch, team, model.hidden, all, count, work);
+  return run_parts<T, LstmForwardSpace<T>>(batch, team, sizes, all, count, work);
 }
 
 }  // namespace

@@ -131,20 +131,21 @@ void pack_all(Weights<T>* const* all, int count, const Team& team) {
 //
 // Args:
 //   Space: what a part works with, made from (arena, sizes, rows).
+//   sizes: what its arrays' sizes follow from, besides its rows.
 //   weights: the matrices to pack beforehand.
 //   work: called as work(part number, space).
 //
 // Returns false where there is no memory.
-template <class T, class Space, class Work>
-bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>* const* weights,
-               int count, Work& work) {
+template <class T, class Space, class Sizes, class Work>
+bool run_parts(const Batch& batch, const Team& team, const Sizes& sizes,
+               Weights<T>* const* weights, int count, Work& work) {
   bool pack = passes(batch) > kPassesUnpacked;
   for (int w = 0; w < count; ++w)
     weights[w]->dots = batch.any_order && !pack && weights[w]->matrix.transposed;
   Arena counted(nullptr);
   if (pack)
     for (int w = 0; w < count; ++w) counted.take<T>(weights[w]->size());
-  for (int64_t p = 0; p < batch.count; ++p) Space(counted, hidden, batch.parts[p].count);
+  for (int64_t p = 0; p < batch.count; ++p) Space(counted, sizes, batch.parts[p].count);
   Memory memory(counted.used());
   if (!memory.taken()) return false;
   Arena arena(memory.aligned());
@@ -157,8 +158,8 @@ bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>*
     const Batch& batch;
     char* base;
     int64_t packed;
-    int64_t hidden;
-  } context{work, batch, memory.aligned(), arena.used(), hidden};
+    const Sizes& sizes;
+  } context{work, batch, memory.aligned(), arena.used(), sizes};
   team.run(
       batch.count,
       [](int64_t begin, int64_t end, void* given) {
@@ -166,7 +167,7 @@ bool run_parts(const Batch& batch, const Team& team, int64_t hidden, Weights<T>*
         Arena own(c.base);
         own.take<char>(c.packed);
         for (int64_t p = 0; p < end; ++p) {
-          Space space(own, c.hidden, c.batch.parts[p].count);
+          Space space(own, c.sizes, c.batch.parts[p].count);
           if (p >= begin) c.work(p, space);
         }
       },
@@ -285,15 +286,6 @@ class PartRun {
 
   Vec<T> load_or_zero(const T* from, int64_t j) const {
     return from ? load(from + j, lanes(j)) : Vec<T>{};
-  }
-
-  // Ask for the gates' input part ahead: no prefetcher follows so many rows.
-  void fetch(const T* gates_x, int gates, const Matrix<T>& m, int64_t panel, int64_t t,
-             int64_t first, int64_t count) const {
-    for (int64_t r = first; r < first + count; ++r) {
-      const T* x = gates_x + row(r, t) * gates * H + panel * m.panel_step;
-      for (int c = 0; c < m.columns; ++c) __builtin_prefetch(x + c * m.column_step);
-    }
   }
 
   // sums = a panel's outputs for rows `first` and following of a state.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "functions.h"
+#include "input.h"
 #include "part.h"
 #include "zoneout.h"
 
@@ -12,9 +13,10 @@ namespace {
 template <class T>
 struct RnnForwardSpace : CommonSpace<T> {
   T* h[2];  // what W_h multiplies, before and after a step
+  AheadSpace<T> ahead;
 
-  RnnForwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count) {
+  RnnForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
+      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
     for (T*& each : h) each = arena.take<T>(count * this->stride);
   }
 };
@@ -23,12 +25,14 @@ template <class T>
 class RnnForwardRun : PartRun<T> {
  public:
   RnnForwardRun(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
-                const Weights<T>& weights, int64_t part, RnnForwardSpace<T>& space)
+                const Weights<T>& weights, const Weights<T>& input_weights, int64_t part,
+                RnnForwardSpace<T>& space)
       : PartRun<T>(model.hidden, batch, part, space),
         m_(model),
         out_(out),
         w_(weights),
-        own_(space) {}
+        own_(space),
+        x_(out.gates_x, out.input, input_weights, model.hidden, part_, batch.stride, space.ahead) {}
 
   void run() {
     this->read_masked(m_.h0, m_.recurrent_mask, own_.h[0]);
@@ -38,6 +42,7 @@ class RnnForwardRun : PartRun<T> {
     int64_t running = part_.count;
     for (int64_t t = 0; t < this->longest(); ++t) {
       running = this->running(t, running);
+      x_.reach(t, running);
       step(t, running);
     }
   }
@@ -53,7 +58,7 @@ class RnnForwardRun : PartRun<T> {
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        this->fetch(out_.gates_x, 1, matrix, panel, t, first, count);
+        x_.fetch(matrix, panel, t, first, count);
         this->multiply_state(w_, own_.h[t & 1], panel, first, count, s_.sums);
         for (int64_t r = 0; r < count; ++r)
           for (int column = 0; column < matrix.columns; ++column) {
@@ -70,7 +75,7 @@ class RnnForwardRun : PartRun<T> {
   void cell(int64_t t, int64_t r, int64_t j, Vec<T> sum) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
-    Vec<T> a = load(out_.gates_x + row * H + j, count) + sum;
+    Vec<T> a = load(x_.at(r, t) + j, count) + sum;
     // Of NaN the comparison is false, and it stays.
     Vec<T> h = m_.relu ? (a <= Vec<T>{} ? Vec<T>{} : a) : vector_tanh(a);
     if (out_.new_h) store(out_.new_h + row * H + j, h, count);
@@ -87,17 +92,22 @@ class RnnForwardRun : PartRun<T> {
   const RnnForward<T>& out_;
   const Weights<T>& w_;
   RnnForwardSpace<T>& own_;
+  StepsInput<T> x_;
 };
 
 template <class T>
 bool rnn_forward(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
                  const Team& team) {
   Weights<T> weights(rows_of(model.weight_hh, model.hidden, model.hidden));
-  Weights<T>* all[] = {&weights};
+  Weights<T> input;
+  if (out.input) input = input_weights(*out.input);
+  Weights<T>* all[] = {&weights, &input};
+  ForwardSizes<T> sizes{model.hidden, out.input};
   auto work = [&](int64_t part, RnnForwardSpace<T>& space) {
-    RnnForwardRun<T>(model, out, batch, weights, part, space).run();
+    RnnForwardRun<T>(model, out, batch, weights, input, part, space).run();
   };
-  return run_parts<T, RnnForwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+  return run_parts<T, RnnForwardSpace<T>>(batch, team, sizes, all,
+                                          out.input ? 2 : 1, work);
 }
 
 template <class T>

@@ -41,25 +41,24 @@ bool step(int cell, nanobind::handle dtype, nanobind::handle x, nanobind::handle
 
   std::vector<int64_t> offsets(B + 1);
   std::iota(offsets.begin(), offsets.end(), 0);
-  std::unique_ptr<T[]> scratch(new T[B * (gates + 1) * H]);
-  const Address first = Address(offsets.data());
-  const Address gates_x = Address(scratch.get()), y = Address(scratch.get() + B * gates * H);
+  std::unique_ptr<T[]> outputs(new T[B * H]);
+  const Address first = Address(offsets.data()), y = Address(outputs.get());
   switch (Cell(cell)) {
     case Cell::lstm:
       LstmCalls<T>::forward(B, B, first, false, H, false, int(Peephole::none),
                             std::numeric_limits<double>::infinity(), *at_hh, 0, *at_h, *at_c, 0, 0,
-                            0, 0.0, 0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, gates_x, y,
+                            0, 0.0, 0, 0, 0.0, 0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, y,
                             *to_h, *to_c, 0, 0);
       break;
     case Cell::gru: {
       const Address bias_hn = *b_hh ? *b_hh + 2 * H * sizeof(T) : 0;
       GruCalls<T>::forward(B, B, first, false, H, *at_hh, bias_hn, *at_h, 0, 0, 0, 0.0, *at_x, I,
-                           *at_ih, *b_ih, *b_hh, gates_x, y, *to_h, 0, 0);
+                           *at_ih, *b_ih, *b_hh, 0, y, *to_h, 0, 0);
       break;
     }
     default:
       RnnCalls<T>::forward(B, B, first, false, H, Cell(cell) == Cell::rnn_relu, *at_hh, *at_h, 0,
-                           0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, gates_x, y, *to_h, 0);
+                           0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, y, *to_h, 0);
   }
   return true;
 }

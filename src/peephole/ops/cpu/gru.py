@@ -22,7 +22,6 @@ from peephole.ops.cpu.kernels import (
     address,
     batch,
     call,
-    gates_for,
     input_addresses,
     own_address,
     zoneout_addresses,
@@ -88,19 +87,15 @@ def gru(
     sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
     B, N, _, dtype = sizes
     bias_hn = None if bias_hh is None else bias_hh[-H:]
-    gates_x, gates_x_address = gates_for(x, weight_ih, sizes, 3 * H)
     gates = n_h = None
     if keep:
-        # The gates take the place of their sums, where these are nobody else's.
-        gates = gates_x if weight_ih is not None else torch.empty_like(gates_x)
-        n_h = x.new_empty(N, H)
+        gates, n_h = x.new_empty(N, 3 * H), x.new_empty(N, H)
     y, h_n = x.new_empty(N, H), x.new_empty(B, H)
     offsets, told = batch(c.layout, sizes, c.reverse)
     call("gru_forward", dtype)(
         *told,
         *c.model(sizes, weight_hh, bias_hn, h0),
         *input_addresses(x, weight_ih, bias_ih, bias_hh, sizes, 3 * H),
-        gates_x_address,
         y.data_ptr(),
         h_n.data_ptr(),
         own_address(gates),

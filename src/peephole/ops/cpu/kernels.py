@@ -91,25 +91,22 @@ def input_addresses(
     sizes: Sizes,
     width: int,
 ) -> tuple[int, ...]:
-    """What the gates' input part ``[N, width]`` is computed from; zeros where it is given."""
+    """What the gates' input part ``[N, width]`` is computed from, and where it is.
+
+    Either is 0: without ``weight_ih`` x is that part.
+    """
+    dtype = sizes.dtype
     if weight_ih is None:
-        return 0, 0, 0, 0, 0
-    inputs, dtype = x.shape[1], sizes.dtype
+        return 0, 0, 0, 0, 0, address("gates_x", x, (sizes.N, width), dtype)
+    inputs = x.shape[1]
     return (
         address("x", x, (sizes.N, inputs), dtype),
         inputs,
         address("weight_ih", weight_ih, (width, inputs), dtype),
         address("bias_ih", bias_ih, (width,), dtype),
         address("bias_hh", bias_hh, (width,), dtype),
+        0,
     )
-
-
-def gates_for(x: Tensor, weight_ih: Tensor | None, sizes: Sizes, width: int) -> tuple[Tensor, int]:
-    """Where the gates' input part is, or is to be computed: ``[N, width]``, and its address."""
-    if weight_ih is None:
-        return x, address("gates_x", x, (sizes.N, width), sizes.dtype)
-    gates_x = x.new_empty(sizes.N, width)
-    return gates_x, gates_x.data_ptr()
 
 
 def evaluate(name: str, x: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from peephole.ops.cpu.kernels import (
     address,
     batch,
     call,
-    gates_for,
     input_addresses,
     own_address,
     zoneout_addresses,
@@ -121,20 +120,16 @@ def lstm(
     sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
     B, N, _, dtype = sizes
     width = c.gates * H
-    gates_x, gates_x_address = gates_for(x, weight_ih, sizes, width)
     gates = cells = None
     if keep:
-        # The gates take the place of their sums, where these are nobody else's.
-        gates = gates_x if weight_ih is not None else torch.empty_like(gates_x)
-        cells = x.new_empty(N, H)
+        gates, cells = x.new_empty(N, width), x.new_empty(N, H)
     y, h_n, c_n = x.new_empty(N, H), x.new_empty(B, H), x.new_empty(B, H)
     offsets, told = batch(c.layout, sizes, c.reverse)
     call("lstm_forward", dtype)(
         *told,
         *c.model(sizes, weight_hh, weight_ch, h0, c0),
-        *input_addresses(x, weight_ih, bias_ih, bias_hh, sizes, width),
         address("bias_ch", bias_ch, (width - H,), dtype),
-        gates_x_address,
+        *input_addresses(x, weight_ih, bias_ih, bias_hh, sizes, width),
         y.data_ptr(),
         h_n.data_ptr(),
         c_n.data_ptr(),

@@ -23,7 +23,6 @@ from peephole.ops.cpu.kernels import (
     address,
     batch,
     call,
-    gates_for,
     input_addresses,
     own_address,
     zoneout_addresses,
@@ -82,17 +81,13 @@ def rnn(
     H = weight_hh.shape[1]
     sizes = Sizes(c.layout.sequences, x.shape[0], H, x.dtype)
     B, N, _, dtype = sizes
-    gates_x, gates_x_address = gates_for(x, weight_ih, sizes, H)
-    # The output takes the place of its sums, where these are nobody else's.
-    y = gates_x if weight_ih is not None else torch.empty_like(gates_x)
-    h_n = x.new_empty(B, H)
+    y, h_n = x.new_empty(N, H), x.new_empty(B, H)
     new_h = x.new_empty(N, H) if keep and c.zoneout_h is not None else None
     offsets, told = batch(c.layout, sizes, c.reverse)
     call("rnn_forward", dtype)(
         *told,
         *c.model(sizes, weight_hh, h0),
         *input_addresses(x, weight_ih, bias_ih, bias_hh, sizes, H),
-        gates_x_address,
         y.data_ptr(),
         h_n.data_ptr(),
         own_address(new_h),

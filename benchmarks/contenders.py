@@ -110,19 +110,19 @@ def contenders(
         options = {}
         theirs = getattr(nn, layer)(size.I, size.H)
         weights = theirs.state_dict()
-        truth = functools.cache(lambda: _packed(theirs, x, upstream))
+        truth = functools.cache(lambda: on_packed(theirs, x, upstream))
     auto = functools.cache(lambda: _ours(layer, size, weights, backend, **options))
 
     def by_name(backend: str) -> Contender:
-        return _ragged(_ours(layer, size, weights, backend, **options), upstream, lambda: x)
+        return on_ragged(_ours(layer, size, weights, backend, **options), upstream, lambda: x)
 
     makers: dict[str, Callable[[], Contender]] = {
-        "padded": lambda: _padded(theirs, x, upstream),
-        "auto": lambda: _ragged(auto(), upstream, lambda: x),
-        "fresh": lambda: _ragged(auto(), upstream, lambda: Ragged._trusted(x.values, x.offsets)),
-        "lengths": lambda: _padded(auto(), x, upstream, x.lengths),
-        "same_padded": lambda: _padded(auto(), x, upstream),
-        "same_packed": lambda: _packed(auto(), x, upstream),
+        "padded": lambda: on_padded(theirs, x, upstream),
+        "auto": lambda: on_ragged(auto(), upstream, lambda: x),
+        "fresh": lambda: on_ragged(auto(), upstream, lambda: Ragged._trusted(x.values, x.offsets)),
+        "lengths": lambda: on_padded(auto(), x, upstream, x.lengths),
+        "same_padded": lambda: on_padded(auto(), x, upstream),
+        "same_packed": lambda: on_packed(auto(), x, upstream),
         "reference": lambda: by_name("reference"),
         "cpu": lambda: by_name("cpu"),
     }
@@ -169,8 +169,8 @@ def _with_peepholes(name: str, size: Size, x: Ragged, upstream: Ragged, backend:
     layer = peephole.LSTM(size.I, size.H, peephole=peepholes, backend=backend)
     reference = peephole.LSTM(size.I, size.H, peephole=peepholes, backend="reference")
     reference.load_state_dict(layer.state_dict())
-    truth = _ragged(reference, upstream, lambda: x)
-    return replace(_ragged(layer, upstream, lambda: x), truth=lambda: truth)
+    truth = on_ragged(reference, upstream, lambda: x)
+    return replace(on_ragged(layer, upstream, lambda: x), truth=lambda: truth)
 
 
 def _loop(size: Size) -> PeepholeLoop:
@@ -191,11 +191,11 @@ def _looped(loop: PeepholeLoop, x: Ragged, upstream: Ragged) -> Contender:
     )
 
 
-def _ragged(layer: Any, upstream: Ragged, given: Callable[[], Ragged]) -> Contender:
+def on_ragged(layer: Any, upstream: Ragged, given: Callable[[], Ragged]) -> Contender:
     return Contender(layer, lambda: layer(given())[0].values, upstream.values, lambda y: y)
 
 
-def _padded(layer: Any, x: Ragged, upstream: Ragged, lengths: Tensor | None = None) -> Contender:
+def on_padded(layer: Any, x: Ragged, upstream: Ragged, lengths: Tensor | None = None) -> Contender:
     padded = x.to_padded(batch_first=False)
     more = {} if lengths is None else {"lengths": lengths}
     return Contender(
@@ -206,7 +206,7 @@ def _padded(layer: Any, x: Ragged, upstream: Ragged, lengths: Tensor | None = No
     )
 
 
-def _packed(layer: Any, x: Ragged, upstream: Ragged) -> Contender:
+def on_packed(layer: Any, x: Ragged, upstream: Ragged) -> Contender:
     packed = x.to_packed()
     return Contender(
         layer,

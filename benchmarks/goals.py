@@ -13,6 +13,8 @@ Line = Mapping[str, Any]
 MIN_MEMORY_MB = 16.0
 STEP_HIDDEN = 128
 MM_HIDDEN = 512
+SAMPLED = 1_000_000
+TOY = "batch_size 16"
 
 
 class Found(NamedTuple):
@@ -214,6 +216,17 @@ def _reproduce(lines: Sequence[Line]) -> Found | None:
     return Found(rows[0]["elapsed_s"], f"{rows[0]['machine']['cores']} cores", rows)
 
 
+def _sampler(lines: Sequence[Line]) -> Found | None:
+    rows = newest(
+        line
+        for line in lines
+        if line["benchmark"] == "sampler" and line["kind"] == TOY and line["size"]["B"] == SAMPLED
+    )
+    if not rows:
+        return None
+    return Found(rows[0]["of_training"]["median"], f"{rows[0]['updates']:,} updates", rows)
+
+
 LSTM, GRU_RNN, TORCHS = ("LSTM",), ("GRU", "RNN"), ("LSTM", "GRU", "RNN")
 
 GOALS = (
@@ -279,6 +292,14 @@ GOALS = (
         _mean(LSTM, "train", "best / lengths"),
     ),
     Goal("`peephole reproduce`, full size, two cores", 240, 150, _reproduce, "s", at_most=True),
+    Goal(
+        "deciding which of a million sequences make an update, of the toy's training time",
+        0.01,
+        None,
+        _sampler,
+        "%",
+        at_most=True,
+    ),
 )
 # Held since the layers were made: what a changed import costs, and the reference.
 KEPT = (

@@ -46,6 +46,17 @@ def memory(auto: float, padded: float, size: Size = SIZES[3]) -> dict[str, Any]:
     }
 
 
+def sampler(share: float, kind: str = "batch_size 16", **changes: Any) -> dict[str, Any]:
+    return {
+        "benchmark": "sampler",
+        "kind": kind,
+        "updates": 62500,
+        "size": {"B": 1_000_000},
+        "of_training": {"median": share},
+        **changes,
+    }
+
+
 class TestFound:
     def test_a_mean_is_geometric_and_over_the_sizes(self) -> None:
         lines = [layers({"best / auto": m}, size=s) for m, s in zip((1, 4), SIZES, strict=False)]
@@ -119,6 +130,7 @@ class TestFound:
                 "elapsed_s": 200.0,
                 "machine": {"cores": 2},
             },
+            sampler(0.004),
         ]
         found = {what: g.find(every) for what, g in BY_NAME.items()}
         assert None not in found.values()
@@ -136,6 +148,13 @@ class TestFound:
         assert found is not None
         assert found.value == 0.6
         assert found.detail == "worst LSTM train 32, 128, 512, 512: 60 of 100 MB"
+
+    def test_the_sampler_is_judged_on_the_toy(self) -> None:
+        others = [sampler(0.5, "batch_steps 4096"), sampler(0.5, size={"B": 300})]
+        assert goal("deciding").find(others) is None
+        found = goal("deciding").find([*others, sampler(0.008)])
+        assert found is not None
+        assert (found.value, found.detail) == (0.008, "62,500 updates")
 
     def test_the_last_line_counts(self) -> None:
         first, last = layers({"best / auto": 1.0}), layers({"best / auto": 3.0})

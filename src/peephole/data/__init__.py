@@ -1,1 +1,1 @@
-"""Files to ragged examples."""
+"""Files to ragged examples, and which of them make an update."""

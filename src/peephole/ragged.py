@@ -1,7 +1,7 @@
 """Ragged batches: sequences of different lengths, one after the other, without padding."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, repeat
+from itertools import accumulate, pairwise, repeat
 from typing import Any, Self, overload
 
 import torch
@@ -276,14 +276,19 @@ class Ragged:
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.to_list())
 
-    def split(self, size: int) -> Iterator[Self]:
+    def split(self, size: int | Sequence[int]) -> Iterator[Self]:
         """Batches of ``size`` sequences in order, the last one smaller; views, nothing copied.
 
         Batches whose sequences have the same lengths share what is worked out from them.
 
+        Args:
+            size: sequences in each batch, or a number for each batch, which add up to all.
+
         Raises:
-            ValueError: ``size`` is less than 1.
+            ValueError: ``size`` is less than 1, or numbers are negative or do not add up.
         """
+        if not isinstance(size, int):
+            return self._split_into(list(size))
         if size < 1:
             raise ValueError(f"split(size={size}): a batch has at least one sequence")
         bounds = self.offsets[::size].tolist()
@@ -292,6 +297,16 @@ class Ragged:
         # All views in one call: one by one they take several times as long.
         values = torch.split(self.values, [end - begin for begin, end in pairwise(bounds)])
         return map(self._on, values, self._layouts(size))
+
+    def _split_into(self, sizes: list[int]) -> Iterator[Self]:
+        if sum(sizes) != len(self) or min(sizes, default=0) < 0:
+            raise ValueError(f"split({sizes}): the sizes must add up to {len(self)} sequences")
+        ends = list(accumulate(sizes, initial=0))
+        bounds = self.offsets[ends].tolist()
+        values = torch.split(self.values, [end - begin for begin, end in pairwise(bounds)])
+        parts = zip(pairwise(ends), bounds, strict=False)
+        layouts = (Layout(self.offsets[b : e + 1] - first) for (b, e), first in parts)
+        return map(self._on, values, layouts)
 
     def _layouts(self, size: int) -> Iterator[Layout]:
         """Those of the batches that ``split`` gives."""

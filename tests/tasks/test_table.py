@@ -14,12 +14,13 @@ from peephole import Ragged
 from peephole.data import tables
 from peephole.jobs.table.prepare import prepare
 from peephole.jobs.table.settings import TrainSettings
+from peephole.tasks.protocol import Batching
 from peephole.tasks.table import metrics
 from peephole.tasks.table.model import pool
 from peephole.tasks.table.settings import DataSettings, ModelSettings
 from peephole.tasks.table.split import cut_series, hold_out
 from peephole.tasks.table.target import fit_numbers
-from peephole.tasks.table.task import SequencesTask, SeriesTask, run
+from peephole.tasks.table.task import SequencesTask, SeriesTask, TableTask, run
 
 
 def prepared(tmp_path: Path, columns: dict[str, Any], training: TrainSettings, **data: Any) -> Any:
@@ -105,14 +106,19 @@ def test_a_series_is_cut_near_its_end() -> None:
     assert [cut_series(n) for n in (2, 3, 100, 1000)] == [1, 2, 85, 850]
 
 
+def in_order(task: TableTask, size: int, number: int) -> list[Any]:
+    """An epoch's batches, in one process."""
+    epoch = task.plan(Batching(size, None, 1, 0)).epoch(number)
+    return list(task.batches(epoch.share(k, 0, 1) for k in range(len(epoch))))
+
+
 def test_windows_follow_each_other_in_each_stream(tmp_path: Path) -> None:
     task = series(tmp_path)
     scale = task.recipe.features.numbers[0]
     seen = []
     for epoch in range(3):
-        batches = list(task.batches(4, torch.Generator().manual_seed(epoch)))
-        assert len(batches) == task.updates(4)
-        rows = [b.numbers.values[:, 0] * scale.sd + scale.mean for b in batches]
+        windows = [window.examples for window in in_order(task, 4, epoch)]
+        rows = [b.numbers.values[:, 0] * scale.sd + scale.mean for b in windows]
         streams = [torch.cat(p) for p in zip(*(r.view(4, -1) for r in rows), strict=True)]
         for stream in streams:
             np.testing.assert_allclose(stream.diff(), 1, atol=1e-3)
@@ -163,8 +169,8 @@ def test_sequences_in_groups_come_back_in_order(tmp_path: Path, monkeypatch: Any
 def test_sequences_without_a_target_are_not_trained_on(tmp_path: Path) -> None:
     columns = {"id": [0, 1, 1, 2, 2, 2, 3, 3, 3], "y": np.arange(9.0)}
     task = prepared(tmp_path, columns, TrainSettings(), target="y", sequence="id", ahead=1).task
-    batches = list(task.batches(1, torch.Generator()))
-    assert len(batches) == task.updates(1) == 2
+    batches = in_order(task, 1, 0)
+    assert len(batches) == 2
     assert all(batch.scored.any() for batch in batches)
 
 

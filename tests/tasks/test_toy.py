@@ -10,6 +10,7 @@ from scipy import integrate
 from torch import Tensor
 
 from peephole import Ragged
+from peephole.tasks.protocol import Batching
 from peephole.tasks.toy import DATA_SETS, MODELS, Toy
 from peephole.tasks.toy.data import clean_inputs, posterior_mean, simulate, wave
 
@@ -107,8 +108,9 @@ def test_initial_weights_fill_the_published_range(name: str) -> None:
 
 
 def seen_in_an_epoch(toy: Toy) -> tuple[Tensor, Tensor]:
-    batches = list(toy.batches(16, torch.Generator().manual_seed(0)))
-    assert len(batches) == toy.updates(16)
+    epoch = toy.plan(Batching(16, None, 1, 0)).epoch(0)
+    batches = list(toy.batches(epoch.share(k, 0, 1) for k in range(len(epoch))))
+    assert len(batches) == len(epoch) == -(-len(toy.train.inputs) // 16)
     return (
         torch.cat([batch.inputs.first().squeeze(1) for batch in batches]),
         torch.cat([batch.targets for batch in batches]).squeeze(1),

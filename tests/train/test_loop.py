@@ -1,15 +1,18 @@
 """The training loop on a task small enough to know the answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from peephole.tasks.protocol import Loss
+from peephole.data.batches import Batches
+from peephole.errors import UserError
+from peephole.tasks.protocol import Batching, Loss, Plan, State
 from peephole.train import Diverged, Event, Settings, fit
+from peephole.train.descent import rate
 
 
 class Line:
@@ -26,16 +29,24 @@ class Line:
     def model(self) -> nn.Module:
         return nn.Linear(1, 1, bias=False)
 
-    def updates(self, batch_size: int) -> int:
-        return len(self.x) // batch_size
+    def plan(self, batching: Batching) -> Plan:
+        return Batches(
+            [1] * len(self.x),
+            batch_size=batching.size,
+            batch_steps=batching.steps,
+            seed=batching.seed,
+        )
 
-    def batches(self, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-        yield from torch.randperm(len(self.x), generator=generator).split(batch_size)
+    def batches(self, shares: Iterable[Any]) -> Iterator[Tensor]:
+        yield from map(torch.from_numpy, shares)
 
-    def loss(self, model: nn.Module, batch: Tensor, state: Any) -> Loss:
+    def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
         self.states.append(state)
         error = model(self.x[batch, None]).squeeze(1) - self.y[batch]
-        return Loss(error.square().sum(), len(batch), {"weight": model.weight * 1})
+        return Loss(error.square().sum(), len(batch), (model.weight * 1,))
+
+    def names(self, share: Any) -> list[str]:
+        return [f"point {index}" for index in share]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         assert not model.training
@@ -51,8 +62,8 @@ def by_hand(task: Line, seed: int, epochs: int, rate: float) -> float:
     torch.manual_seed(seed)
     weight = task.model().weight.item()
     for epoch in range(epochs):
-        order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        for batch in task.batches(2, order):
+        planned = task.plan(Batching(2, None, 1, seed)).epoch(epoch)
+        for batch in task.batches(planned.share(k, 0, 1) for k in range(len(planned))):
             x, y = task.x[batch].double(), task.y[batch].double()
             weight -= rate * float((2 * (weight * x - y) * x).mean())
     return weight
@@ -72,7 +83,7 @@ def test_a_seed_gives_the_same_weights_and_another_does_not() -> None:
 
 def test_evaluations_stand_at_equal_distances_and_at_each_epochs_end() -> None:
     seen: list[Event] = []
-    trained = fit(Line(points=20), settings(epochs=2, evaluations=4), seen.append)
+    trained = fit(Line(points=20), settings(epochs=2, evaluations=4), on_event=seen.append)
     assert seen == trained.events
     assert [event["update"] for event in seen] == [3, 5, 8, 10, 13, 15, 18, 20]
     assert seen[3]["epoch"] == 1
@@ -93,7 +104,7 @@ def test_the_state_is_handed_on_without_its_gradient_and_starts_anew_each_epoch(
     task = Line(points=4)
     fit(task, settings(epochs=2))
     assert [state is None for state in task.states] == [True, False, True, False]
-    assert not task.states[1]["weight"].requires_grad
+    assert not task.states[1][0].requires_grad
 
 
 def test_keep_best_gives_back_the_best_weights_and_last_the_last() -> None:
@@ -137,7 +148,7 @@ def test_cosine_warms_up_and_ends_at_zero() -> None:
     class Slope(Line):
         """A gradient of 1 everywhere: each update moves the weight by the rate."""
 
-        def loss(self, model: nn.Module, batch: Tensor, state: Any) -> Loss:
+        def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
             weights.append(model.weight.item())
             return Loss(model.weight.sum() * len(batch), len(batch))
 
@@ -156,19 +167,20 @@ def test_plain_sgd_takes_the_very_steps_of_torchs() -> None:
     torch.manual_seed(0)
     model = line.model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for batch in line.batches(2, torch.Generator().manual_seed(0)):
+    epoch = line.plan(Batching(2, None, 1, 0)).epoch(0)
+    for batch in line.batches(epoch.share(k, 0, 1) for k in range(len(epoch))):
         optimizer.zero_grad()
-        total, targets, _ = line.loss(model, batch, None)
+        total, targets, *_ = line.loss(model, batch, None)
         (total / targets).backward()
         optimizer.step()
-    assert torch.equal(trained.model.weight, model.weight)
+    torch.testing.assert_close(trained.model.weight, model.weight)
 
 
 def test_average_keeps_a_moving_average_of_the_weights() -> None:
     seen: list[float] = []
 
     class Watched(Line):
-        def loss(self, model: nn.Module, batch: Tensor, state: Any) -> Loss:
+        def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
             seen.append(model.weight.item())
             return super().loss(model, batch, state)
 
@@ -194,7 +206,88 @@ def test_adam_learns_and_decays() -> None:
     assert decayed.model.weight.item() < plain.model.weight.item() - 0.05
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_what_there_was() -> None:
-    with pytest.raises(Diverged, match=r"by update \d+ of 400; try a smaller learning rate") as got:
+class Poisoned(Line):
+    """One of the points has no finite loss, or no finite gradient."""
+
+    def __init__(self, *, gradient: bool = False) -> None:
+        super().__init__(points=9)
+        self.gradient = gradient
+
+    def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
+        loss = super().loss(model, batch, state)
+        if 5 not in batch:
+            return loss
+        weight = model.weight.sum()
+        # The square root's derivative at 0 is infinite, its value 0.
+        bad = (weight - weight.detach()).abs().sqrt() if self.gradient else weight / 0
+        return loss._replace(total=loss.total + bad)
+
+
+@pytest.mark.parametrize(("gradient", "what"), [(False, "the loss is"), (True, "the gradient is")])
+def test_what_is_not_finite_stops_before_it_is_learned_and_names_the_sequences(
+    gradient: bool, what: str
+) -> None:
+    message = what + r" -?(inf|nan) in update \d of 15, on .*point 5"
+    with pytest.raises(Diverged, match=message) as got:
+        fit(Poisoned(gradient=gradient), settings())
+    assert got.value.fit.model.weight.isfinite().all()
+    assert got.value.fit.events[-1]["mse"] > 0
+
+
+def test_skipped_updates_change_nothing() -> None:
+    trained = fit(Poisoned(), settings(on_nonfinite="skip", batch_size=1, epochs=1))
+    task = Line(points=9)
+    torch.manual_seed(0)
+    weight = task.model().weight.item()
+    order = task.plan(Batching(1, None, 1, 0)).epoch(0)
+    for k in range(9):
+        point = int(order.share(k, 0, 1)[0])
+        if point != 5:
+            x, y = float(task.x[point]), float(task.y[point])
+            weight -= 0.1 * 2 * (weight * x - y) * x
+    assert trained.model.weight.item() == pytest.approx(weight, rel=1e-5)
+    assert trained.events[-1]["train_loss"] > 0
+
+
+def test_a_rate_too_large_stops() -> None:
+    with pytest.raises(Diverged, match="try a smaller learning rate") as got:
         fit(Line(), settings(epochs=100, learning_rate=1e6))
     assert got.value.fit.events
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_of_an_update_add_up_to_the_whole(parts: int) -> None:
+    whole = fit(Line(points=11), settings(batch_size=4))
+    divided = fit(Line(points=11), settings(batch_size=4, accumulate=parts))
+    torch.testing.assert_close(divided.model.weight, whole.model.weight)
+
+
+def test_a_budget_of_steps_and_a_number_of_updates() -> None:
+    trained = fit(Line(points=10), settings(batch_size=None, batch_steps=3, updates=5))
+    assert [event["update"] for event in trained.events] == [4, 5]
+    assert trained.events[-1]["epoch"] == 1.25
+
+
+def test_linear_falls_to_zero_after_its_warm_up() -> None:
+    chosen = settings(schedule="linear", warm_up=2)
+    rates = [rate(chosen, update, 6) for update in range(6)]
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.075, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs: 0; it must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate: 0.0; it must be more than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan; it must be more than 0"),
+        ({"clip": float("inf")}, "clip: inf; it must be more than 0"),
+        ({"average": 1.0}, "average: 1.0; it must be between 0 and 1"),
+        ({"accumulate": 0}, "accumulate: 0; it must be at least 1"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds: -1.0; it must be at least 0"),
+        ({"batch_size": None}, "batch_size: not given, nor is batch_steps"),
+    ],
+)
+def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as got:
+        settings(**changes)
+    assert f"{got.value.option}: {got.value.message}".startswith(message)

@@ -142,6 +142,12 @@ def _training_options(parser: Parser) -> None:
         help="sequences an update; in a single series, streams",
     )
     train.add_argument(
+        "--train.batch-steps",
+        type=optional(whole(1)),
+        metavar="N",
+        help="steps an update, at most (default: no limit)",
+    )
+    train.add_argument(
         "--train.epochs", type=optional(whole(1)), metavar="E", help="at most so many"
     )
     train.add_argument(
@@ -177,6 +183,44 @@ def _training_options(parser: Parser) -> None:
         default=64,
         metavar="W",
         help="steps of back-propagation in a single series (default: %(default)s)",
+    )
+    train.add_argument(
+        "--train.accumulate",
+        type=whole(1),
+        default=1,
+        metavar="K",
+        help="compute an update in so many parts, for less memory (default: %(default)s)",
+    )
+    train.add_argument(
+        "--train.schedule",
+        choices=["constant", "cosine", "linear"],
+        default="cosine",
+        help="of the learning rate, after its rise (default: %(default)s)",
+    )
+    train.add_argument(
+        "--train.warm-up",
+        type=optional(whole(0)),
+        metavar="K",
+        help="updates in which the learning rate rises (default: a twentieth of all)",
+    )
+    train.add_argument(
+        "--train.on-nonfinite",
+        choices=["stop", "skip"],
+        default="stop",
+        help="where the loss or a gradient is not finite: stop, or skip the update "
+        "(default: %(default)s)",
+    )
+    train.add_argument(
+        "--train.device",
+        choices=["auto", "cpu", "cuda"],
+        default="cpu",
+        help="(default: %(default)s)",
+    )
+    train.add_argument(
+        "--train.precision",
+        choices=["32", "bf16-mixed"],
+        default="32",
+        help="(default: %(default)s)",
     )
 
 

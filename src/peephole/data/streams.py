@@ -24,6 +24,7 @@ class Pieces(NamedTuple):
             went on from the update before.
         carries: ``[P]``, whether its last state is the one that its stream carries to the next
             update: it is the stream's last here.
+        streams: those of which these pieces are; some may have none.
     """
 
     document: Int64[np.ndarray, "P"]
@@ -32,6 +33,7 @@ class Pieces(NamedTuple):
     stream: Int64[np.ndarray, "P"]
     continues: Bool[np.ndarray, "P"]
     carries: Bool[np.ndarray, "P"]
+    streams: range
 
     @property
     def lengths(self) -> Int64[np.ndarray, "P"]:
@@ -162,7 +164,9 @@ class StreamsEpoch:
         continues, carries = np.zeros((2, len(place)), dtype=bool)
         continues[before] = (begin[before] > 0) & (k > 0)
         carries[after - 1] = True
-        return Pieces(self._documents[place], begin, end, stream.repeat(counts), continues, carries)
+        return Pieces(
+            self._documents[place], begin, end, stream.repeat(counts), continues, carries, own
+        )
 
 
 def streams_of(streams: int, rank: int, world: int) -> range:

@@ -94,7 +94,7 @@ def train(job: Job) -> tuple[Result, Grid]:
         _events.put(Progress(job.name, job.seed, True, done, event["mse"]))
 
     try:
-        trained = fit(toy, settings, tell)
+        trained = fit(toy, settings, on_event=tell)
     except Diverged as diverged:
         trained = diverged.fit
     test = toy.squared_errors(trained.model, toy.test)

@@ -1,56 +1,39 @@
 """The training loop. It knows its task by protocol only."""
 
-import copy
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils._pytree import tree_map_only
+from torch import nn
 
-from peephole.tasks.protocol import Loss, Task
+from peephole.tasks.protocol import Epoch, State, Task
+from peephole.train.checkpoints import Checkpoints
+from peephole.train.descent import Gradient, rate
+from peephole.train.engine import Engine
+from peephole.train.interrupts import Interrupted, Interrupts
+from peephole.train.settings import Settings
+from peephole.train.training import Event, Position, Training
 
-Event = dict[str, Any]
+# How often progress is shown, and how often an error is looked for that others have seen.
+SHOW_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
+@runtime_checkable
+class Journal(Protocol):
+    """Where events are kept: a run's metrics.jsonl."""
 
-    Attributes:
-        epochs: passes over the training data.
-        batch_size: sequences (or streams) an update.
-        learning_rate: of the optimizer, at its highest.
-        optimizer: "sgd" (plain) or "adam" (with decoupled weight decay).
-        weight_decay: of "adam".
-        schedule: "constant", or "cosine": a linear warm-up over the first twentieth of the
-            updates, then down to zero along half a cosine.
-        clip: the largest norm of the gradient; longer ones are scaled down to it. None for any.
-        average: evaluate and keep an exponential moving average of the weights with this decay,
-            rather than the weights themselves (Polyak & Juditsky 1992); the decay rises to it over
-            the first updates. None for none.
-        evaluations: how often an epoch is interrupted to evaluate, at equal distances.
-        patience: stop after so many evaluations without a new best. None to go on.
-        keep: whether the "best" model by the task's monitor is returned, or the "last".
-        seed: of the weights, the order of the batches and dropout.
-    """
+    def append(self, event: Event) -> None: ...
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    clip: float | None = None
-    average: float | None = None
-    evaluations: int = 1
-    patience: int | None = None
-    keep: Literal["best", "last"] = "last"
-    seed: int = 0
+    def position(self) -> int:
+        """Its length in bytes."""
+
+    def truncate(self, position: int) -> None:
+        """Cut off what came after that length."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +42,9 @@ class Fit:
 
     Attributes:
         model: in evaluation mode.
-        events: one for each evaluation: ``update``, ``updates`` (planned), ``epoch`` (done, with
-            fraction), ``train_loss`` (a target's, since the evaluation before) and the metrics.
+        events: one for each evaluation of this process's life: ``update``, ``updates`` (planned),
+            ``epoch`` (done, with fraction), ``train_loss`` (a target's, since the evaluation
+            before) and the metrics.
         best: the event of the returned model.
         seconds: wall time, evaluations included.
     """
@@ -71,212 +55,350 @@ class Fit:
     seconds: float
 
 
-class Diverged(ArithmeticError):
-    """The loss stopped being a finite number; ``fit`` holds what there was by then."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
 
-    def __init__(self, fit: Fit) -> None:
-        super().__init__(
-            f"the loss is {fit.best['train_loss']} by update {fit.best['update']} of "
-            f"{fit.best['updates']}; try a smaller learning rate"
-        )
+    Attributes:
+        update: updates done.
+        updates: planned.
+        epoch: the one it is in, from 0.
+        loss: a target's, since the last evaluation.
+        steps_per_second: since the last time it was shown; 0 where the task tells no steps.
+    """
+
+    update: int
+    updates: int
+    epoch: int
+    loss: float
+    steps_per_second: float
+
+
+class Diverged(ArithmeticError):
+    """The loss or a gradient stopped being a finite number; ``fit`` holds what there was."""
+
+    def __init__(self, what: str, fit: Fit) -> None:
+        super().__init__(what)
         self.fit = fit
 
 
-def fit(task: Task, settings: Settings, on_event: Callable[[Event], None] | None = None) -> Fit:
-    """Train a model of ``task``; ``on_event`` sees each evaluation as it happens.
+def fit(
+    task: Task,
+    settings: Settings,
+    *,
+    journal: Journal | None = None,
+    checkpoints: Checkpoints[Position] | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_update: Callable[[], None] | None = None,
+) -> Fit:
+    """Train a model of ``task``.
+
+    Args:
+        task: the problem.
+        settings: how.
+        journal: takes each event; nothing is kept if None.
+        checkpoints: where they go; none if None, and then nothing can be resumed.
+        resume: go on from the newest checkpoint that is whole.
+        say: takes each line that a person should read.
+        on_event: sees each evaluation as it happens.
+        on_progress: sees, a few times a second, how far it is.
+        on_update: called after each update, for a profiler.
 
     Raises:
-        Diverged: the loss is not a finite number at an evaluation.
+        Diverged: the loss or a gradient is not a finite number.
+        Interrupted: SIGTERM or SIGINT came; where there are checkpoints, the last is of now.
+        UserError: a checkpoint cannot be written, or is of other settings.
     """
-    begin = time.perf_counter()
-    torch.manual_seed(settings.seed)
-    model = task.model()
-    per_epoch = task.updates(settings.batch_size)
-    planned = per_epoch * settings.epochs
-    pauses = {-(-per_epoch * k // settings.evaluations) for k in range(1, settings.evaluations + 1)}
-    parameters = list(model.parameters())
-    optimizer = _optimizer(parameters, settings)
-    schedule = _schedule(settings, planned)
-    averaged = _averaged(model, settings.average)
-    best = _Best(task, settings)
-    events: list[Event] = []
-    update = 0
-    for epoch in range(settings.epochs):
-        order = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-        state = None
-        totals: list[Tensor] = []
-        targets = 0
-        for k, batch in enumerate(task.batches(settings.batch_size, order), start=1):
-            if schedule is not None:
-                _set_rate(optimizer, settings.learning_rate * schedule(update))
-            loss = task.loss(model, batch, state)
-            _descend(parameters, optimizer, loss, settings.clip)
-            if isinstance(averaged, AveragedModel):
-                averaged.update_parameters(model)
-            state = _detached(loss.state)
-            totals.append(loss.total.detach())
+    engine = Engine(settings)
+    loop = _Loop(task, settings, engine, journal, checkpoints)
+    if resume:
+        for line in loop.go_back():
+            if say is not None:
+                say(line)
+    loop.on_event, loop.on_progress, loop.on_update = on_event, on_progress, on_update
+    interrupts = Interrupts()
+    with interrupts if checkpoints is not None else nullcontext():
+        try:
+            fitted = loop.run(interrupts)
+        except Interrupted:
+            engine.close()
+            raise
+    engine.close()
+    return fitted
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """What all processes know after an update.
+
+    Attributes:
+        total: the loss, summed over its targets.
+        targets: how many.
+        stop: the signal by which to stop, if one came to any of them; else 0.
+        save: whether it is time for a checkpoint.
+    """
+
+    total: float
+    targets: int
+    stop: int
+    save: bool
+
+    @classmethod
+    def of(
+        cls, engine: Engine, total: float, targets: int, signal_here: int, due: bool
+    ) -> "_Agreed":
+        if engine.world == 1:
+            return cls(total, targets, signal_here, due)
+        numbers = (
+            total,
+            targets,
+            signal_here == signal.SIGTERM,
+            signal_here == signal.SIGINT,
+            due and engine.rank == 0,
+        )
+        total, count, term, interrupt, save = engine.sums(numbers)
+        stop = signal.SIGTERM if term else signal.SIGINT if interrupt else 0
+        return cls(total, int(count), int(stop), bool(save))
+
+
+class _Loop:
+    """One call of ``fit``."""
+
+    on_event: Callable[[Event], None] | None = None
+    on_progress: Callable[[Progress], None] | None = None
+    on_update: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        task: Task,
+        settings: Settings,
+        engine: Engine,
+        journal: Journal | None,
+        checkpoints: Checkpoints[Position] | None,
+    ) -> None:
+        self.task, self.settings, self.engine = task, settings, engine
+        self.journal = journal if engine.rank == 0 else None
+        self.checkpoints = checkpoints
+        self.training = Training(task, settings, engine)
+        self.events: list[Event] = []
+        self.began = self.shown = self.saved = time.monotonic()
+        self.steps = 0
+
+    def run(self, interrupts: Interrupts) -> Fit:
+        at, settings = self.training.at, self.settings
+        plan = self.task.plan(settings.batching)
+        self.training.model.train()
+        while at.epoch < settings.epochs and not self.is_done():
+            epoch = plan.epoch(at.epoch)
+            if not at.update:
+                at.planned = min(len(epoch) * settings.epochs, settings.updates or math.inf)
+            pauses = self.pauses(len(epoch))
+            batches = self.task.batches(self.shares(epoch))
+            while at.batch < len(epoch) and not self.is_done():
+                agreed = self.update(epoch, batches, interrupts)
+                if at.batch in pauses or at.update == settings.updates:
+                    self.evaluate(len(epoch))
+                if agreed.save or agreed.stop:
+                    self.save()
+                if agreed.stop:
+                    raise Interrupted(agreed.stop)
+            if at.batch == len(epoch):
+                at.epoch, at.batch = at.epoch + 1, 0
+                self.training.states = [None] * settings.accumulate
+        self.save()
+        return self.finished(self.training.restore())
+
+    def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> "_Agreed":
+        """Make one update; gives what all processes agree on."""
+        training, engine, at = self.training, self.engine, self.training.at
+        engine.seed(self.settings.seed, at.update)
+        for parameter in training.parameters:
+            parameter.grad = None
+        total, targets = 0.0, 0
+        parts = list(islice(batches, self.settings.accumulate))
+        for k, batch in enumerate(parts):
+            with engine.part(training.called, last=k + 1 == len(parts)):
+                loss = self.task.loss(training.called, engine.batch(batch), training.states[k])
+                engine.backward(loss.total)
+            training.states[k] = _detached(loss.state)
+            total += loss.total.item()
             targets += loss.targets
-            update += 1
-            if k in pauses:
-                event: Event = {
-                    "event": "evaluation",
-                    "update": update,
-                    "updates": planned,
-                    "epoch": epoch + k / per_epoch,
-                    "train_loss": float(torch.stack(totals).sum()) / targets,
-                    **_evaluate(task, _inner(averaged)),
-                }
-                totals, targets = [], 0
-                events.append(event)
-                if on_event is not None:
-                    on_event(event)
-                if not math.isfinite(event["train_loss"]):
-                    raise Diverged(Fit(model.eval(), events, event, time.perf_counter() - begin))
-                best.see(_inner(averaged), event)
-        if best.is_stale():
-            break
-    kept = _inner(averaged)
-    return Fit(kept.eval(), events, best.restore(kept), time.perf_counter() - begin)
+            self.steps += loss.steps
+        due = time.monotonic() - self.saved > self.settings.checkpoint_seconds
+        agreed = _Agreed.of(engine, total, targets, interrupts.signal, due)
+        if self.descend(epoch, agreed.total, agreed.targets):
+            at.total += agreed.total
+            at.targets += agreed.targets
+        else:
+            at.skipped += 1
+        at.update += 1
+        at.batch += 1
+        if self.on_update is not None:
+            self.on_update()
+        if self.on_progress is not None:
+            self.show()
+        return agreed
 
+    def descend(self, epoch: Epoch, total: float, targets: int) -> bool:
+        """Take a step along the gradient of the loss a target.
 
-def _descend(
-    parameters: list[nn.Parameter],
-    optimizer: "_Optimizer",
-    loss: Loss,
-    clip: float | None,
-) -> None:
-    for parameter in parameters:
-        parameter.grad = None
-    _backward(loss.total, loss.total.new_full((), 1 / loss.targets))
-    if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-
-
-def _backward(total: Tensor, share: Tensor) -> None:
-    """``total.backward(share)``, without the look at its arguments.
-
-    That takes a fifth of a small network's whole update.
-    """
-    _engine.run_backward(
-        (total,), (share,), False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
-
-
-# What torch.autograd.backward and torch.utils.checkpoint call.
-_engine: Any = torch.autograd.Variable._execution_engine
-
-
-def _averaged(model: nn.Module, decay: float | None) -> nn.Module:
-    """The model whose weights are evaluated: itself, or a moving average of it."""
-    if decay is None:
-        return model
-
-    def average(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-        # An average over the first updates must not remember how they began.
-        return torch.lerp(new, old, min(decay, (1 + int(updates)) / (10 + int(updates))))
-
-    return AveragedModel(model, avg_fn=average)
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, AveragedModel) else model
-
-
-def _detached(state: Any) -> Any:
-    if state is None:
-        return None
-    return tree_map_only(torch.Tensor, torch.Tensor.detach, state)
-
-
-def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
-    model.eval()
-    with torch.no_grad():
-        metrics = task.evaluate(model)
-    model.train()
-    return metrics
-
-
-class _Sgd:
-    """Plain stochastic gradient descent: each weight less the rate times its gradient.
-
-    ``torch.optim.SGD`` does the same, but takes several times as long to look at its options as
-    a small network takes for the arithmetic.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter], rate: float) -> None:
-        self.parameters = parameters
-        # A detached tensor shares the parameter's memory, and has no graph to be kept out of.
-        self.weights = [parameter.detach() for parameter in parameters]
-        self.param_groups: list[dict[str, Any]] = [{"lr": rate}]
-
-    def step(self) -> None:
-        rate = self.param_groups[0]["lr"]
+        Returns:
+            False where it was skipped.
+        """
+        training, settings = self.training, self.settings
         pairs = [
             (weight, parameter.grad)
-            for weight, parameter in zip(self.weights, self.parameters, strict=True)
+            for weight, parameter in zip(training.weights, training.parameters, strict=True)
             if parameter.grad is not None
         ]
-        weights, gradients = zip(*pairs, strict=True)
-        torch._foreach_add_(weights, gradients, alpha=-rate)
+        gradient = Gradient([w for w, _ in pairs], [g for _, g in pairs])
+        # Processes exchange the mean of their sums.
+        scale = self.engine.world / max(1, targets)
+        norm = gradient.norm() * scale
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self.refuse(epoch, total, norm)
+            return False
+        if settings.clip is not None and norm > settings.clip:
+            scale *= settings.clip / norm
+        at = training.at
+        training.optimizer.step(gradient, rate(settings, at.update, at.planned), scale)
+        if training.average is not None:
+            training.average.take(at.update + 1)
+        return True
+
+    def refuse(self, epoch: Epoch, total: float, norm: float) -> None:
+        """Stop at an update that is not finite, unless it is to be skipped."""
+        at = self.training.at
+        if self.settings.on_nonfinite == "skip":
+            return
+        names = self.task.names(epoch.share(at.batch, 0, 1))
+        what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient is {norm}"
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+        event = {**self.described(total), **self.measured()}
+        self.events.append(event)
+        raise Diverged(
+            f"{what} in update {at.update + 1} of {at.planned}, on {shown}; try a smaller learning "
+            "rate, or leave such updates out (on_nonfinite='skip')",
+            self.finished(event),
+        )
+
+    def evaluate(self, updates: int) -> None:
+        """Measure the model, and take note of it."""
+        training, at = self.training, self.training.at
+        loss = at.total / at.targets if at.targets else math.nan
+        event = {
+            **self.described(loss),
+            "epoch": at.epoch + at.batch / updates,
+            **self.measured(),
+        }
+        at.total, at.targets = 0.0, 0
+        self.events.append(event)
+        better = training.see(event)
+        if self.journal is not None:
+            self.journal.append(event)
+        if self.on_event is not None and self.engine.rank == 0:
+            self.on_event(event)
+        if better and self.settings.keep == "best":
+            self.save()
+
+    def measured(self) -> dict[str, float]:
+        """The metrics of the model as it is, which the first process computes."""
+        metrics: dict[str, float] = {}
+        if self.engine.rank == 0:
+            model = self.training.evaluated
+            with self.engine.evaluating(model):
+                metrics = self.task.evaluate(model)
+        found: dict[str, float] = self.engine.from_first(metrics)
+        return found
+
+    def described(self, loss: float) -> Event:
+        at = self.training.at
+        return {
+            "event": "evaluation",
+            "update": at.update,
+            "updates": at.planned,
+            "epoch": float(at.epoch),
+            "train_loss": loss,
+        }
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint of now."""
+        self.saved = time.monotonic()
+        if self.checkpoints is None:
+            return
+        at = self.training.at
+        tensors = self.training.tensors()
+        if tensors is None:
+            return
+        at.seconds += self.saved - self.began
+        self.began = self.saved
+        at.events_bytes = 0 if self.journal is None else self.journal.position()
+        best = int(at.best["update"] or 0) if at.best and self.settings.keep == "best" else None
+        self.checkpoints.write(at.update, tensors, at, best=best)
+
+    def go_back(self) -> list[str]:
+        """Go to the newest checkpoint that is whole.
+
+        Returns:
+            What a person should know about it.
+        """
+        assert self.checkpoints is not None
+        checkpoint, lines = self.checkpoints.newest() if self.engine.rank == 0 else (None, [])
+        update = self.engine.from_first(None if checkpoint is None else checkpoint.update)
+        if update is None:
+            if self.journal is not None:
+                self.journal.truncate(0)
+            return [*lines, "there is no checkpoint yet: the training begins anew"]
+        if checkpoint is None:
+            checkpoint = self.checkpoints.read(update)
+        self.training.load(checkpoint)
+        if checkpoint.best is not None:
+            self.training.load_best(self.checkpoints.read(checkpoint.best))
+        if self.journal is not None:
+            self.journal.truncate(checkpoint.state.events_bytes)
+        return [*lines, f"resumed from {checkpoint.path}, after {update:,} updates"]
+
+    # Smaller things
+
+    def shares(self, epoch: Epoch) -> Iterator[Any]:
+        """What the parts of this process read, from the next update to the epoch's end."""
+        parts = self.settings.accumulate
+        first, of = self.engine.rank * parts, self.engine.world * parts
+        for k in range(self.training.at.batch, len(epoch)):
+            for part in range(parts):
+                yield epoch.share(k, first + part, of)
+
+    def pauses(self, updates: int) -> set[int]:
+        """After which updates of an epoch to evaluate."""
+        times = self.settings.evaluations
+        return {-(-updates * k // times) for k in range(1, times + 1)}
+
+    def is_done(self) -> bool:
+        settings, at = self.settings, self.training.at
+        if settings.updates is not None and at.update >= settings.updates:
+            return True
+        patience = settings.patience
+        return patience is not None and at.batch == 0 and at.since_best >= patience
+
+    def show(self) -> None:
+        now = time.monotonic()
+        if now - self.shown < SHOW_SECONDS or self.on_progress is None or self.engine.rank:
+            return
+        at = self.training.at
+        loss = at.total / at.targets if at.targets else math.nan
+        speed = self.steps * self.engine.world / (now - self.shown)
+        self.on_progress(Progress(at.update, at.planned, at.epoch, loss, speed))
+        self.shown, self.steps = now, 0
+
+    def finished(self, best: Event) -> Fit:
+        seconds = self.training.at.seconds + time.monotonic() - self.began
+        return Fit(self.training.evaluated.eval(), self.events, best, seconds)
 
 
-_Optimizer = _Sgd | torch.optim.Optimizer
-
-
-def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> _Optimizer:
-    if settings.optimizer == "sgd":
-        return _Sgd(parameters, settings.learning_rate)
-    return torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-
-
-def _set_rate(optimizer: _Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _schedule(settings: Settings, planned: int) -> Callable[[int], float] | None:
-    """The share of the learning rate at each update, from 0; None where it stays whole."""
-    if settings.schedule == "constant":
-        return None
-    warm = max(1, planned // 20)
-
-    def share(update: int) -> float:
-        if update < warm:
-            return (update + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, planned - warm)))
-
-    return share
-
-
-class _Best:
-    """Which evaluation was best so far, and the weights it saw."""
-
-    def __init__(self, task: Task, settings: Settings) -> None:
-        self.monitor, self.sign = task.monitor, {"min": 1, "max": -1}[task.goal]
-        self.keep, self.patience = settings.keep, settings.patience
-        self.event: Event | None = None
-        self.weights: dict[str, torch.Tensor] = {}
-        self.last: Event = {}
-        self.since = 0
-
-    def see(self, model: nn.Module, event: Event) -> None:
-        self.last = event
-        self.since += 1
-        score = self.sign * event[self.monitor]
-        if self.event is None or score < self.sign * self.event[self.monitor]:
-            self.event, self.since = event, 0
-            if self.keep == "best":
-                self.weights = copy.deepcopy(model.state_dict())
-
-    def is_stale(self) -> bool:
-        return self.patience is not None and self.since >= self.patience
-
-    def restore(self, model: nn.Module) -> Event:
-        """Put back the weights that are to be kept, and give the event that saw them."""
-        if self.keep == "last" or self.event is None:
-            return self.last
-        model.load_state_dict(self.weights)
-        return self.event
+def _detached(state: State) -> State:
+    return None if state is None else tuple(tensor.detach() for tensor in state)

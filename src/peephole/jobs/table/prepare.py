@@ -186,16 +186,15 @@ def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) ->
     training = grouping.take(np.flatnonzero(~held))
     train = recipe.load_grouped(opened.source, training, scored=True)
     if valid is not None:
-        return SequencesTask(
-            recipe, opened.model, train.examples, load(recipe, valid, option="valid", say=say)
-        )
+        validation = load(recipe, valid, option="valid", say=say)
+        return SequencesTask(recipe, opened.model, train.examples, validation, training.ids)
     if not held.any():
         say("too few sequences to hold any out: the validation scores are those of training")
-        return SequencesTask(recipe, opened.model, train.examples, train)
+        return SequencesTask(recipe, opened.model, train.examples, train, training.ids)
     say(f"{held.sum():,} of {len(held):,} sequences are held out for validation")
     rest = grouping.take(np.flatnonzero(held))
     validation = recipe.load_grouped(opened.source, rest, scored=True)
-    return SequencesTask(recipe, opened.model, train.examples, validation)
+    return SequencesTask(recipe, opened.model, train.examples, validation, training.ids)
 
 
 def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> SeriesTask:

@@ -13,6 +13,7 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
 from peephole.run import Run
+from peephole.tasks.protocol import Batching
 from peephole.tasks.table.metrics import Scores
 from peephole.tasks.table.model import SequenceModel
 from peephole.tasks.table.recipe import Recipe
@@ -123,7 +124,7 @@ def train(
             if on_event is not None:
                 on_event(event)
 
-        fitted = fit(prepared.task, loop, record)
+        fitted = fit(prepared.task, loop, on_event=record)
         best = fitted.model
         assert isinstance(best, SequenceModel)
         scores = _scores(prepared, best)
@@ -165,7 +166,8 @@ def _loop_settings(prepared: Prepared, training: TrainSettings, seed: int) -> Se
     batch = settings.batch_size(
         training, task.steps // task.window if isinstance(task, SeriesTask) else sequences
     )
-    return settings.resolve(training, batch, task.updates(batch), seed)
+    epoch = task.plan(Batching(batch, training.batch_steps, 1, seed)).epoch(0)
+    return settings.resolve(training, batch, len(epoch), seed)
 
 
 def _resolved(training: TrainSettings, loop: Settings) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """A person's table as a task of the training loop."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from peephole.data.sequences import Array
+from peephole.data.batches import Batches
+from peephole.data.sequences import Array, shown
+from peephole.data.streams import Pieces, Streams
 from peephole.ragged import Ragged
-from peephole.tasks.protocol import Loss
+from peephole.tasks.protocol import Batching, Loss, Plan
+from peephole.tasks.protocol import State as Carried
 from peephole.tasks.table.metrics import Scores, score
 from peephole.tasks.table.model import SequenceModel, State
 from peephole.tasks.table.recipe import Examples, Loaded, Recipe
@@ -36,12 +40,14 @@ class TableTask:
         settings: of the model, resolved.
         train: the training data.
         valid: what the best model is chosen by.
+        ids: of the training sequences, as a person knows them; None for a single series.
     """
 
     recipe: Recipe
     settings: ModelSettings
     train: Examples
     valid: Loaded
+    ids: pa.Array | None = None
     monitor: str = "loss"
     goal: Literal["min", "max"] = "min"
 
@@ -49,19 +55,18 @@ class TableTask:
         return SequenceModel(self.recipe, self.settings)
 
     @abstractmethod
-    def updates(self, batch_size: int) -> int: ...
+    def plan(self, batching: Batching) -> Plan: ...
 
     @abstractmethod
-    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]: ...
+    def batches(self, shares: Iterable[Any]) -> Iterator[Any]: ...
 
-    def loss(self, model: nn.Module, batch: Examples, state: State) -> Loss:
-        outputs, _ = model(batch)
-        return self._loss(outputs, batch, None)
+    @abstractmethod
+    def names(self, share: Any) -> list[str]: ...
 
-    def _loss(self, outputs: Tensor, batch: Examples, state: State) -> Loss:
+    def _loss(self, outputs: Tensor, batch: Examples, state: Carried = None) -> Loss:
         scored = batch.scored
         total = total_loss(self.recipe, outputs[scored], batch.targets[scored])
-        return Loss(total, int(scored.sum()), state)
+        return Loss(total, int(scored.sum()), state, batch.numbers.values.shape[0])
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The loss a target and the model's own metrics on the validation data."""
@@ -95,13 +100,44 @@ class SequencesTask(TableTask):
             some = torch.tensor([bool(part.any()) for part in counts])
             self.indices = some.nonzero().flatten()
 
-    def updates(self, batch_size: int) -> int:
-        return -(-len(self.indices) // batch_size)
+    def plan(self, batching: Batching) -> Plan:
+        return Batches(
+            self.train.numbers.lengths[self.indices].numpy(),
+            batch_size=batching.size,
+            batch_steps=batching.steps,
+            pool=batching.pool,
+            seed=batching.seed,
+        )
 
-    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]:
-        order = torch.randperm(len(self.indices), generator=generator)
-        for part in torch.split(self.indices[order], batch_size):
-            yield self.train.take(part)
+    def batches(self, shares: Iterable[Array]) -> Iterator[Examples]:
+        for share in shares:
+            yield self.train.take(self.indices[torch.from_numpy(share)])
+
+    def loss(self, model: nn.Module, batch: Examples, state: Carried) -> Loss:
+        return self._loss(model(batch)[0], batch)
+
+    def names(self, share: Array) -> list[str]:
+        numbers = self.indices[torch.from_numpy(share)].tolist()
+        ids = numbers if self.ids is None else self.ids.take(pa.array(numbers)).to_pylist()
+        return [f"sequence {shown(name)}" for name in ids]
+
+
+class Window(NamedTuple):
+    """What a process's streams read in one update.
+
+    Attributes:
+        examples: P pieces, each a sequence.
+        stream: ``[P]``, the number of each piece's stream among this process's.
+        continues: ``[P]``, whether a piece begins from the state that its stream carries.
+        carries: ``[P]``, whether its stream carries its last state.
+        streams: how many streams the process has.
+    """
+
+    examples: Examples
+    stream: Tensor
+    continues: Tensor
+    carries: Tensor
+    streams: int
 
 
 @dataclass
@@ -121,36 +157,56 @@ class SeriesTask(TableTask):
     window: int = 64
     own_valid: bool = False
 
-    def _streams(self, batch_size: int) -> tuple[int, int]:
-        """How many streams, and the steps of each."""
-        streams = max(1, min(batch_size, self.steps // (2 * self.window)))
-        return streams, (self.steps - self._slack()) // streams
+    def plan(self, batching: Batching) -> Plan:
+        most = max(1, self.steps // (2 * self.window))
+        streams = most if batching.size is None else min(batching.size, most)
+        return Streams([self.steps], streams=streams, window=self.window, seed=batching.seed)
 
-    def _slack(self) -> int:
-        """Steps at the ends that an epoch may leave out, so that windows differ each time."""
-        return min(self.window - 1, self.steps // 10)
-
-    def updates(self, batch_size: int) -> int:
-        return -(-self._streams(batch_size)[1] // self.window)
-
-    def batches(self, batch_size: int, generator: Generator) -> Iterator[Examples]:
-        streams, length = self._streams(batch_size)
-        shift = int(torch.randint(self._slack() + 1, (), generator=generator))
-        starts = shift + length * torch.arange(streams)
-        for begin in range(0, length, self.window):
-            width = min(self.window, length - begin)
-            rows = (starts[:, None] + begin + torch.arange(width)).flatten()
-            offsets = torch.arange(streams + 1) * width
-            yield Examples(
-                Ragged(self.train.numbers.values[rows], offsets),
-                Ragged(self.train.codes.values[rows], offsets),
-                self.train.targets[rows],
-                self.train.scored[rows],
+    def batches(self, shares: Iterable[Pieces]) -> Iterator[Window]:
+        for pieces in shares:
+            offsets = np.concatenate([[0], pieces.lengths.cumsum()])
+            starts = (pieces.begin - offsets[:-1]).repeat(pieces.lengths)
+            rows = torch.from_numpy(np.arange(offsets[-1]) + starts)
+            bounds = torch.from_numpy(offsets)
+            train = self.train
+            yield Window(
+                Examples(
+                    Ragged(train.numbers.values[rows], bounds),
+                    Ragged(train.codes.values[rows], bounds),
+                    train.targets[rows],
+                    train.scored[rows],
+                ),
+                torch.from_numpy(pieces.stream - pieces.streams.start),
+                torch.from_numpy(pieces.continues),
+                torch.from_numpy(pieces.carries),
+                len(pieces.streams),
             )
 
-    def loss(self, model: nn.Module, batch: Examples, state: State) -> Loss:
-        outputs, state = model(batch, state)
-        return self._loss(outputs, batch, state)
+    def loss(self, model: nn.Module, batch: Window, state: Carried) -> Loss:
+        outputs, final = model(batch.examples, self._initial(batch, state))
+        return self._loss(outputs, batch.examples, self._carried(batch, final))
+
+    def _initial(self, batch: Window, state: Carried) -> State:
+        """Each piece's initial state, as the model takes it."""
+        if state is None:
+            return None
+        rows = [s[batch.stream] * batch.continues[:, None, None] for s in state]
+        parts = tuple(s.transpose(0, 1).contiguous() for s in rows)
+        return parts if len(parts) > 1 else parts[0]
+
+    def _carried(self, batch: Window, final: State) -> Carried:
+        """The state of each stream, ``[S, layers, H]``."""
+        parts = final if isinstance(final, tuple) else (final,)
+        where = batch.stream[batch.carries]
+        return tuple(
+            s.new_zeros(batch.streams, s.shape[0], s.shape[2]).index_copy(
+                0, where, s.detach().transpose(0, 1)[batch.carries]
+            )
+            for s in parts
+        )
+
+    def names(self, share: Pieces) -> list[str]:
+        return [f"steps {begin + 1:,} to {end:,}" for begin, end in zip(*share[1:3], strict=True)]
 
     def _first_step(self) -> int:
         return 0 if self.own_valid else max(0, self.steps - WARM_UP)

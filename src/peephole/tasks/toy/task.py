@@ -1,14 +1,17 @@
 """The toy as a task that the training loop understands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from peephole.data.batches import Batches
 from peephole.ragged import Ragged
-from peephole.tasks.protocol import Loss
+from peephole.tasks.protocol import Batching, Loss, Plan, State
 from peephole.tasks.toy.data import (
     DATA_SETS,
     TRAIN_SHARE,
@@ -20,6 +23,10 @@ from peephole.tasks.toy.data import (
 )
 from peephole.tasks.toy.models import Model
 
+Array = np.ndarray[Any, np.dtype[np.int64]]
+
+# Updates whose sequences are gathered at a time.
+AT_ONCE = 256
 # Sequences evaluated at a time: few enough that what a step needs stays in the cache.
 PART = 4096
 
@@ -71,18 +78,31 @@ class Toy:
     def model(self) -> nn.Module:
         return self.spec.make()
 
-    def updates(self, batch_size: int) -> int:
-        return -(-len(self.train.inputs) // batch_size)
+    def plan(self, batching: Batching) -> Plan:
+        return Batches(
+            self.train.inputs.lengths.numpy(),
+            batch_size=batching.size,
+            batch_steps=batching.steps,
+            pool=batching.pool,
+            seed=batching.seed,
+        )
 
-    def batches(self, batch_size: int, generator: Generator) -> Iterator[Batch]:
-        """The training data shuffled once, then cut: a batch is a view of it."""
-        order = torch.randperm(len(self.train.inputs), generator=generator)
-        yield from self._split(self._take(self.train, order), batch_size)
+    def batches(self, shares: Iterable[Array]) -> Iterator[Batch]:
+        """The sequences of many updates are gathered at once; a batch is a view of them."""
+        shares = iter(shares)
+        while group := list(islice(shares, AT_ONCE)):
+            taken = self._take(self.train, torch.from_numpy(np.concatenate(group)))
+            sizes = [len(share) for share in group]
+            same = all(size == sizes[0] for size in sizes[:-1]) and 0 < sizes[-1] <= sizes[0]
+            yield from self._split(taken, sizes[0] if same else sizes)
 
-    def loss(self, model: nn.Module, batch: Batch, state: Any) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         """The sum of squared errors."""
         total = F.mse_loss(model(batch.inputs), batch.targets, reduction="sum")
-        return Loss(total, batch.targets.shape[0])
+        return Loss(total, batch.targets.shape[0], steps=batch.inputs.values.shape[0])
+
+    def names(self, share: Array) -> list[str]:
+        return [f"sequence {index}" for index in share.tolist()]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {"mse": float(self.squared_errors(model, self.test).mean())}
@@ -142,7 +162,7 @@ class Toy:
         targets = batch.inputs.with_values(batch.targets)[order]
         return Batch(batch.inputs[order], targets.values)
 
-    def _split(self, batch: Batch, size: int) -> Iterator[Batch]:
+    def _split(self, batch: Batch, size: int | list[int]) -> Iterator[Batch]:
         parts = batch.inputs.split(size)
         if self.data.every_step:
             targets = batch.inputs.with_values(batch.targets).split(size)

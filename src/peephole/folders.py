@@ -1,12 +1,15 @@
 """Folders and files that are made whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from peephole.errors import UserError
+
+Part = bytes | memoryview
 
 
 def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
@@ -92,22 +95,41 @@ def _put(made: Path, path: Path) -> None:
         raise
     if old.exists():
         shutil.rmtree(old)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, parts: bytes | Iterable[Part]) -> None:
     """Write a file so that at any instant it is whole, old or new; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
+    try:
+        write_synced(temporary, [parts] if isinstance(parts, bytes) else parts)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_synced(path: Path, parts: Iterable[Part]) -> str:
+    """Write a file, and have it on the disk.
+
+    Returns:
+        The SHA-256 of what was to be written, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    path.unlink(missing_ok=True)
+    # Exclusively, so that no link that a stranger put there is followed.
+    with path.open("xb") as file:
+        for part in parts:
+            digest.update(part)
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    return digest.hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have on the disk which entries a folder has."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -30,7 +30,15 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"ragged", "untrusted"},
     "run": {"folders", "untrusted", "tensors", "data.schema"},
     "tasks": {"nn", "data", "ragged"},
-    "train": {"tasks.protocol", "run", "folders", "untrusted", "tensors", "data.schema"},
+    "train": {
+        "tasks.protocol",
+        "run",
+        "data.schema",
+        "data.streams",
+        "folders",
+        "tensors",
+        "untrusted",
+    },
     "report": {"run"},
 }
 # These use anything that is listed before them.

@@ -46,7 +46,7 @@ class Engine:
             devices=here,
             num_nodes=self.world // here,
             strategy="ddp" if self.world > 1 else "auto",
-            precision={"32": "32-true"}.get(settings.precision, settings.precision),
+            precision="bf16-mixed" if settings.precision == "bf16-mixed" else "32-true",
         )
         self.fabric.launch()
         self.device = self.fabric.device
@@ -115,7 +115,7 @@ class Engine:
         model.train(was_training)
 
     def close(self) -> None:
-        """Wait for the other processes, and let go of them: one that just ends takes others down."""
+        """Wait for the other processes and let go of them: one that just ends takes others down."""
         if self.world > 1:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()

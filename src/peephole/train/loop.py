@@ -194,7 +194,8 @@ class _Loop:
         while at.epoch < settings.epochs and not self.is_done():
             epoch = plan.epoch(at.epoch)
             if not at.update:
-                at.planned = min(len(epoch) * settings.epochs, settings.updates or math.inf)
+                whole = len(epoch) * settings.epochs
+                at.planned = min(whole, settings.updates or whole)
             pauses = self.pauses(len(epoch))
             batches = self.task.batches(self.shares(epoch))
             while at.batch < len(epoch) and not self.is_done():

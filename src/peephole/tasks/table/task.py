@@ -61,6 +61,9 @@ class TableTask:
     def batches(self, shares: Iterable[Any]) -> Iterator[Any]: ...
 
     @abstractmethod
+    def loss(self, model: nn.Module, batch: Any, state: Carried) -> Loss: ...
+
+    @abstractmethod
     def names(self, share: Any) -> list[str]: ...
 
     def _loss(self, outputs: Tensor, batch: Examples, state: Carried = None) -> Loss:

@@ -567,7 +567,11 @@ def test_a_run_that_exists(train: Any) -> None:
         (("settings", "hidden_size"), -1, "hidden_size"),
         (("settings", "layers"), 10**6, "layers"),
         (("settings", "bidirectional"), None, "must be settled"),
-        (("recipe", "features", "numbers", 0, "mean"), 10**400, "mean is 1000"),
+        (
+            ("recipe", "features", "numbers", 0, "mean"),
+            10**400,
+            "mean is a number of 1,329 bits, not float",
+        ),
         (("extra",), 1, "an entry 'extra' that does not belong there"),
     ],
 )

@@ -117,9 +117,14 @@ def test_windows_follow_each_other_in_each_stream(tmp_path: Path) -> None:
     scale = task.recipe.features.numbers[0]
     seen = []
     for epoch in range(3):
-        windows = [window.examples for window in in_order(task, 4, epoch)]
-        rows = [b.numbers.values[:, 0] * scale.sd + scale.mean for b in windows]
-        streams = [torch.cat(p) for p in zip(*(r.view(4, -1) for r in rows), strict=True)]
+        parts: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: [], 3: []}
+        for window in in_order(task, 4, epoch):
+            pieces = window.examples.numbers.with_values(
+                window.examples.numbers.values[:, :1] * scale.sd + scale.mean
+            )
+            for stream, piece in zip(window.stream.tolist(), pieces, strict=True):
+                parts[stream].append(piece[:, 0])
+        streams = [torch.cat(part) for part in parts.values()]
         for stream in streams:
             np.testing.assert_allclose(stream.diff(), 1, atol=1e-3)
         assert max(float(stream[-1]) for stream in streams) < 850

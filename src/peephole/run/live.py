@@ -16,7 +16,7 @@ from peephole.run import writing
 from peephole.run.about import About
 from peephole.run.events import Events
 from peephole.run.lock import Lock
-from peephole.run.names import ABOUT, ALL, CONFIG, FIGURES, METRICS, STARTED
+from peephole.run.names import ABOUT, ALL, CONFIG, EVENTS, FIGURES, METRICS, STARTED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,6 +85,7 @@ def _put_in_place(target: Path, config: object, about: About, overwrite: bool) -
             with made_whole(target, files, more=ALL, overwrite=overwrite) as hidden:
                 write_atomically(hidden / CONFIG, configs.text(config).encode())
                 write_atomically(hidden / ABOUT, writing.dumped(to_json(about)))
+                (hidden / EVENTS).touch()
                 lock = Lock.take(hidden)
                 if overwrite and (target / CONFIG).exists():
                     # Nobody begins to train in what is about to go.
@@ -114,9 +115,9 @@ def resume(path: str | Path) -> Iterator[LiveRun]:
         raise UserError(f"there is no run {path}")
     if missing := lacking(path, STARTED):
         raise UserError(f"{path} is not a run that can be resumed: it lacks {', '.join(missing)}")
-    check_plain(path)
     with contextlib.ExitStack() as held:
         held.callback(Lock.take(path).release)
+        check_plain(path)
         if (path / METRICS).exists():
             raise UserError(f"{path} is finished: there is nothing to resume")
         yield held.enter_context(_opened(path, abouts.read(path)))

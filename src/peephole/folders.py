@@ -10,15 +10,19 @@ from pathlib import Path
 from peephole.errors import UserError
 
 Part = bytes | memoryview
+PAGE = ("figures", "report.html")
 
 
-def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
+def check_free(
+    path: Path, files: Sequence[str], *, more: Sequence[str] = PAGE, overwrite: bool
+) -> None:
     """Raise UserError unless a folder can be put there.
 
     Args:
         path: where.
-        files: what a folder of this kind holds, besides figures and a page. Only such a folder,
-            with nothing else in it, or an empty one is ever overwritten.
+        files: what a folder of this kind holds. Only such a folder, with nothing else in it, or an
+            empty one is ever overwritten.
+        more: what it may hold besides.
         overwrite: whether it may be.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -33,7 +37,7 @@ def check_free(path: Path, files: Sequence[str], *, overwrite: bool) -> None:
             f"(it has no {missing[0]}); choose another",
             "out",
         )
-    ours = {Path(name).parts[0] for name in files} | {"figures", "report.html"}
+    ours = {Path(name).parts[0] for name in (*files, *more)}
     if others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours):
         raise UserError(
             f"{path} exists and is left alone, since it also holds {others[0]}, which this "
@@ -50,15 +54,16 @@ def lacking(path: Path, files: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+def made_whole(
+    path: Path, files: Sequence[str], *, more: Sequence[str] = PAGE, overwrite: bool
+) -> Iterator[Path]:
     """Make a folder beside its place, under a hidden name, and put it there when the block ends.
 
     If the block raises it is removed, and what was to be overwritten is still there.
 
     Args:
         path: its place.
-        files: as in ``check_free``.
-        overwrite: whether a folder of its kind that is there is replaced.
+        files: as ``more`` and ``overwrite``: see ``check_free``.
 
     Yields:
         The hidden folder, to fill.
@@ -66,7 +71,7 @@ def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator
     Raises:
         UserError: the place is taken.
     """
-    check_free(path, files, overwrite=overwrite)
+    check_free(path, files, more=more, overwrite=overwrite)
     hidden = path.parent / f".{path.name}.{os.getpid()}.making"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,23 +81,24 @@ def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator
         raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
     try:
         yield hidden
-        check_free(path, files, overwrite=overwrite)
-        _put(hidden, path)
+        check_free(path, files, more=more, overwrite=overwrite)
+        _put(hidden, path, overwrite)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _put(made: Path, path: Path) -> None:
+def _put(made: Path, path: Path, overwrite: bool) -> None:
     """Move a folder to its place; the one that is there goes when that is done."""
     old = path.parent / f".{path.name}.{os.getpid()}.old"
-    if path.exists():
+    if overwrite and path.exists():
         path.rename(old)
     try:
+        # An empty folder gives way; what came meanwhile does not.
         made.rename(path)
-    except OSError:
+    except OSError as error:
         if old.exists():
             old.rename(path)
-        raise
+        raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
     if old.exists():
         shutil.rmtree(old)
     sync_folder(path.parent)

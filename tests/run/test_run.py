@@ -162,27 +162,36 @@ def link_out(folder: Path) -> None:
     (folder / "metrics.json").symlink_to(outside)
 
 
+def link_away(folder: Path) -> None:
+    (folder / "model").rename(folder.parent / "model")
+    (folder / "model").symlink_to(folder.parent / "model")
+
+
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
-    (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+    (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is not JSON as"),
     (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is not JSON"),
-    (lambda run: (run / "metrics.json").write_text('{"a": "x"}'), "'a' is not a finite number"),
-    (lambda run: (run / "metrics.json").write_text('{"a": NaN}'), "'a' is not a finite number"),
+    (lambda run: (run / "metrics.json").write_text('{"a": "x"}'), "'a' is 'x', not a number"),
+    (lambda run: (run / "metrics.json").write_text('{"a": true}'), "'a' is True, not a number"),
     (
-        lambda run: (run / "metrics.json").write_text('{"a": 1' + "0" * 400 + "}"),
-        "'a' is not a finite number",
+        lambda run: (run / "metrics.json").write_text(json.dumps({"x" * 10**7: None})),
+        "'xx*[.]{3} is null, not a number",
     ),
+    (lambda run: (run / "metrics.json").write_text('{"a": NaN}'), "NaN is no number of JSON"),
+    (lambda run: (run / "metrics.json").write_text('{"a": 1' + "0" * 400 + "}"), "is too large"),
     (lambda run: (run / "metrics.json").write_bytes(b"\xff"), "cannot read .*metrics.json"),
     (lambda run: (run / "config.yaml").write_text("a: 2001-99-99"), "config.yaml is not YAML"),
     (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml is not YAML"),
     (lambda run: (run / "config.yaml").write_text("- 1"), "config.yaml must hold names"),
     (
         lambda run: (run / "config.yaml").write_text("a: !!python/object/apply:os.getcwd []"),
-        "config.yaml is not YAML: could not determine a constructor",
+        "config.yaml is not YAML as peephole writes it: could not determine a constructor",
     ),
     (lambda run: (run / "config.yaml").write_text("a: &x [1]\nb: *x"), "has an alias"),
     (lambda run: (run / "model" / "config.json").write_text("[]"), "must hold names and values"),
     (lambda run: os.truncate(run / "config.yaml", 1 << 27), "has 134,217,728 bytes; at most"),
-    (link_out, "metrics.json leads out of the run folder"),
+    (lambda run: os.truncate(run / "metrics.json", 1 << 40), "has 1,099,511,627,776 bytes; at"),
+    (link_out, "metrics.json is a link; it must be a plain file"),
+    (link_away, "model is a link; it must be a plain folder"),
 ]
 
 
@@ -194,6 +203,7 @@ def test_damage_is_one_clear_error(
     with pytest.raises(UserError, match=message) as caught:
         Run.open(folder)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -202,15 +212,15 @@ def test_damage_is_one_clear_error(
         ({"weight": torch.zeros(1, 2)}, "it lacks 'bias'"),
         (
             {"weight": torch.zeros(1, 2), "bias": torch.zeros(1), "x": torch.zeros(1)},
-            "it has, and the model has not, 'x'",
+            "it has 'x', which does not belong there",
         ),
         (
             {"weight": torch.zeros(2, 1), "bias": torch.zeros(1)},
-            r"'weight' is \[2, 1\], not \[1, 2\]",
+            r"it has 'weight' as float32 \[2, 1\], which must be float32 \[1, 2\]",
         ),
         (
             {"weight": torch.zeros(1, 2).double(), "bias": torch.zeros(1)},
-            "'weight' is torch.float64",
+            "it has 'weight' as float64",
         ),
     ],
 )
@@ -225,6 +235,27 @@ def test_weights_that_do_not_fit(
 def test_weights_that_are_none(folder: Path) -> None:
     (folder / "model" / "model.safetensors").write_bytes(b"not tensors at all")
     with pytest.raises(UserError, match=r"cannot read .*model.safetensors"):
+        Run.open(folder).load_weights(nn.Linear(2, 1))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"it lacks {name}"):
+        Run.open(folder)
+
+
+def test_weights_of_a_stranger(folder: Path) -> None:
+    file = folder / "model" / "model.safetensors"
+    moved = file.rename(folder.parent / "weights")
+    file.symlink_to(moved)
+    with pytest.raises(UserError, match=r"model.safetensors is a link; it must be a plain file"):
+        Run.open(folder).load_weights(nn.Linear(2, 1))
+    file.unlink()
+    header = b'{"weight": {"dtype": "F32", "shape": [1073741824], "data_offsets": [0, 4294967296]}}'
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match=r"cannot read .*model.safetensors: Error while"):
         Run.open(folder).load_weights(nn.Linear(2, 1))
 
 

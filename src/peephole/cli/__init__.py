@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jsonargparse import Namespace
 
 from peephole import __version__
-from peephole.cli import reproduce, table
+from peephole.cli import reproduce, runs, table
 from peephole.cli.parser import Parser, UsageError, nearest
 from peephole.errors import UserError
 
@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "evaluate": Command("score a trained model on a file", table.evaluate_options, table.evaluate),
     "predict": Command("write a trained model's predictions", table.predict_options, table.predict),
+    "runs": Command("list run folders, their state and their best figure", runs.options, runs.run),
     "example table": Command(
         "write a generated data set to try", table.example_options, table.example
     ),

@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -16,10 +16,13 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from peephole.jobs.toy_training import Progress as Training
 from peephole.report import Table
 from peephole.report.page import show
-from peephole.train import Event
+
+if TYPE_CHECKING:
+    # A table is printed without the seconds that torch takes to load.
+    from peephole.jobs.toy_training import Progress as Training
+    from peephole.train import Event
 
 # In a file or a pipe nothing is cut or broken to fit.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -61,7 +64,7 @@ class Trainings(Bars):
         self.tasks: dict[str, TaskID] = {}
         self.quarters: dict[str, int] = {}
 
-    def show(self, training: Training) -> None:
+    def show(self, training: "Training") -> None:
         name = training.name if training.seed == 0 else f"{training.name}, seed {training.seed}"
         note = "" if training.test_mse is None else f"test error {training.test_mse:.4f}"
         if not console.is_terminal:
@@ -85,7 +88,7 @@ class Evaluations(Bars):
         self.task: TaskID | None = None
         self.tenths = 0
 
-    def show(self, event: Event) -> None:
+    def show(self, event: "Event") -> None:
         done, of = event["update"], event["updates"]
         note = f"epoch {event['epoch']:g}, training loss {event['train_loss']:.4f}"
         for key, name in (("loss", "validation loss"), ("accuracy", "accuracy"), ("rmse", "RMSE")):

@@ -13,14 +13,22 @@ from peephole.untrusted import SHOWN, shown
 T = TypeVar("T")
 
 
-def to_json(value: object) -> Any:
-    """A dataclass (of dataclasses, tuples, dicts, text, numbers) as what ``json.dumps`` takes."""
+def to_json(value: object, *, hyphens: bool = False) -> Any:
+    """A dataclass (of dataclasses, tuples, dicts, text, numbers) as what ``json.dumps`` takes.
+
+    Args:
+        value: the dataclass.
+        hyphens: whether the names of fields get hyphens for underscores.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            _spelled(f.name, hyphens): to_json(getattr(value, f.name), hyphens=hyphens)
+            for f in dataclasses.fields(value)
+        }
     if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
+        return [to_json(item, hyphens=hyphens) for item in value]
     if isinstance(value, Mapping):
-        return {name: to_json(item) for name, item in value.items()}
+        return {name: to_json(item, hyphens=hyphens) for name, item in value.items()}
     return value
 
 
@@ -130,7 +138,11 @@ class _Builder:
         raise failed[min(failed)]
 
     def spelled(self, name: str) -> str:
-        return name.replace("_", "-") if self.hyphens else name
+        return _spelled(name, self.hyphens)
+
+
+def _spelled(name: str, hyphens: bool) -> str:
+    return name.replace("_", "-") if hyphens else name
 
 
 def _near(name: object, names: list[str]) -> str:

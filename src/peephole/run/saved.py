@@ -20,9 +20,9 @@ from typing import Any
 
 from peephole import untrusted
 from peephole.errors import UserError
+from peephole.run.names import CHECKPOINTS
 from peephole.untrusted import shown
 
-FOLDER = "checkpoints"
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 MAKING, OLD, REMOVED = "making", "old", "removed"
 FORMAT = 1
@@ -64,7 +64,7 @@ class Saved:
 
 def place(run: Path, update: int) -> Path:
     """Where a checkpoint stands."""
-    return run / FOLDER / f"update-{update:09d}"
+    return run / CHECKPOINTS / f"update-{update:09d}"
 
 
 def hidden(run: Path, update: int, what: str) -> Path:
@@ -103,7 +103,7 @@ def left_over(run: Path) -> dict[Path, int]:
 
 
 def _entries(run: Path) -> list[Path]:
-    folder = run / FOLDER
+    folder = run / CHECKPOINTS
     try:
         mode = folder.lstat().st_mode
         if not stat.S_ISDIR(mode):

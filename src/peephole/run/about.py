@@ -1,0 +1,74 @@
+"""``run.json``: what a run is, besides its settings."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from peephole import untrusted
+from peephole.data.schema import from_json
+from peephole.errors import UserError
+from peephole.run.names import ABOUT
+from peephole.untrusted import shown
+
+MAX_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run is.
+
+    Attributes:
+        format: of the run folder.
+        task: what is trained: "table" for example.
+        started: when, as ISO 8601 in UTC.
+        updates: how many are planned.
+        monitor: the metric by which the best model is chosen.
+        goal: whether the least or the largest of it is best.
+    """
+
+    format: Literal[1]
+    task: str
+    started: str
+    updates: int
+    monitor: str
+    goal: Literal["min", "max"]
+
+    @classmethod
+    def now(cls, task: str, updates: int, monitor: str, goal: Literal["min", "max"]) -> "About":
+        """Of a run that begins now."""
+        return cls(1, task, datetime.now(UTC).isoformat(timespec="seconds"), updates, monitor, goal)
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromisoformat(self.started)
+
+
+def read(run: Path) -> About:
+    """A run's ``run.json``.
+
+    Raises:
+        UserError: it is missing, or not what we write.
+    """
+    where = run / ABOUT
+    data = untrusted.parsed(untrusted.text(run, ABOUT, MAX_BYTES), where)
+    try:
+        about = from_json(About, data, f"{where}")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if about.updates < 0:
+        raise UserError(f"{where}.updates is {about.updates}; it must be at least 0")
+    if not _is_time(about.started):
+        raise UserError(f"{where}.started is {shown(about.started)}, not a time with its zone")
+    return about
+
+
+def _is_time(started: str) -> bool:
+    try:
+        time = datetime.fromisoformat(started)
+    except ValueError:
+        return False
+    # Python's own years end at 9999, and a change of zone must not pass that.
+    return time.tzinfo is not None and 1970 < time.year < 9000

@@ -1,6 +1,5 @@
 """What the kinds' autograd functions share."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,14 +31,7 @@ def untraced(backward: Callable[P, R]) -> Callable[P, R]:
     A graph would hold what allocates and not what computes.
     """
     opaque: Callable[P, R] = torch.compiler.disable(backward)  # type: ignore[no-untyped-call]
-
-    @functools.wraps(backward)
-    def run(*given: P.args, **named: P.kwargs) -> R:
-        # What is opaque costs a small network a tenth of its backward pass.
-        chosen = opaque if torch.compiler.is_compiling() else backward
-        return chosen(*given, **named)
-
-    return run
+    return opaque
 
 
 def beyond_kernels(d: Sequence[Tensor | None]) -> bool:

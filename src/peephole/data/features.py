@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from peephole.data.missing import Missing, fill_categories, fill_numbers
 from peephole.data.sequences import Array, Grouping, plain
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 
 Kind = Literal["number", "boolean", "text", "time", "nothing", "other"]
 MAX_CATEGORIES = 1000

@@ -9,9 +9,10 @@ import numpy as np
 from peephole.data import features as columns
 from peephole.data import tables
 from peephole.data.features import Chosen
+from peephole.data.reading import FOLDER_COLUMN
 from peephole.data.sequences import Array, Grouping, group, shown
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 from peephole.jobs.table.settings import TrainSettings
 from peephole.tasks.table import target as targets
 from peephole.tasks.table.model import resolve
@@ -111,7 +112,7 @@ def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) 
     check_ahead(data.ahead)
     source = tables.read(file, sequence=data.sequence)
     if source.starts and data.sequence is None:
-        data = replace(data, sequence=tables.FOLDER_COLUMN)
+        data = replace(data, sequence=FOLDER_COLUMN)
     _check_roles(source, data)
     grouping = group(source, data.sequence, data.order)
     if source.starts and len(grouping) < 2:

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from peephole.data.features import kind_of, varying_sequence
 from peephole.data.sequences import Array, Grouping, plain, shown
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 from peephole.tasks.table.settings import DataSettings
 
 Per = Literal["sequence", "step"]

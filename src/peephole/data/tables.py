@@ -7,11 +7,14 @@ numbers, dates or booleans, so are ``NA``, ``N/A``, ``#N/A``, ``NaN``, ``nan``, 
 
 import difflib
 import json
+import mmap
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -26,21 +29,40 @@ class Source:
     """A table and where it came from.
 
     Attributes:
-        table: a row a step, in the file's order.
+        table: a row a step.
         name: the file or folder as the person named it.
-        starts: for a folder, each file's name and its first row in the table.
+        starts: for a folder, each file's name and its first row.
+        rows: ``[N]``, which row of the file or folder each row of the table is; None where they
+            are in the same order.
+        pages: the file that the table is mapped from, if it is.
     """
 
     table: pa.Table
     name: str
     starts: tuple[tuple[str, int], ...] = ()
+    rows: np.ndarray[Any, np.dtype[Any]] | None = None
+    pages: mmap.mmap | None = None
 
     def row(self, index: int) -> str:
         """Where row ``index`` of the table (from 0) is found: row 1 is the first with data."""
+        if self.rows is not None:
+            index = int(self.rows[index])
         for file, start in reversed(self.starts):
             if index >= start:
                 return f"row {index - start + 1} of {file}"
         return f"row {index + 1}"
+
+    def first(self, among: np.ndarray[Any, np.dtype[Any]]) -> int:
+        """The row of the table, among some of its rows, that comes first in the files."""
+        return int(among[0] if self.rows is None else among[self.rows[among].argmin()])
+
+    def release(self) -> None:
+        """Let go of the memory that pages of a mapped table take, which are read again if needed.
+
+        The system would do so too, but later, and until then they count as the process's.
+        """
+        if self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
 
     def need(self, column: str, option: str | None) -> None:
         """Raise UserError, with the nearest match, unless there is such a column."""

@@ -1,6 +1,6 @@
 """From files and settings to a task: all that a person's input can get wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from peephole.data import features as columns
 from peephole.data import tables
 from peephole.data.features import Chosen
 from peephole.data.reading import FOLDER_COLUMN
-from peephole.data.sequences import Array, Grouping, group, shown
+from peephole.data.sequences import Array, Grouping, arrange, shown
 from peephole.data.tables import Source
 from peephole.errors import UserError, listed
 from peephole.jobs.table.settings import TrainSettings
 from peephole.tasks.table import target as targets
 from peephole.tasks.table.model import resolve
-from peephole.tasks.table.recipe import Loaded, Recipe, check_ahead, target_values
+from peephole.tasks.table.recipe import Loaded, Recipe, check_ahead
 from peephole.tasks.table.settings import DataSettings, ModelSettings
 from peephole.tasks.table.split import cut_series, hold_out
-from peephole.tasks.table.target import Classes, Kind, Numbers
+from peephole.tasks.table.target import Classes, Kind, Numbers, TargetPiece
 from peephole.tasks.table.task import SequencesTask, SeriesTask, TableTask, scored_between
 
 Say = Callable[[str], None]
@@ -95,14 +95,16 @@ def load(
     Raises:
         UserError: it does not fit, or has no targets where ``scored`` asks for them.
     """
-    source = recipe.read(path, option)
-    loaded = recipe.load(source, scored=scored, option=option)
+    source = tables.read(path, sequence=recipe.sequence, text=recipe.text_columns(), option=option)
+    recipe.check_columns(source, scored=scored, option=option)
+    source, grouping = arrange(source, recipe.sequence, recipe.order)
+    loaded = recipe.load(source, grouping, scored=scored, option=option)
     if scored and not bool(loaded.examples.scored.any()):
         raise UserError(f"{source.name} has no target: {_too_short(recipe.ahead)}", option)
     for name, count in loaded.unknown.items():
         if count:
             say(
-                f"{source.name}: {count:,} of {len(loaded.grouping.rows):,} values of {name!r} "
+                f"{source.name}: {count:,} of {grouping.steps:,} values of {name!r} "
                 "were never seen in training and are taken as unknown"
             )
     return loaded
@@ -114,7 +116,7 @@ def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) 
     if source.starts and data.sequence is None:
         data = replace(data, sequence=FOLDER_COLUMN)
     _check_roles(source, data)
-    grouping = group(source, data.sequence, data.order)
+    source, grouping = arrange(source, data.sequence, data.order)
     if source.starts and len(grouping) < 2:
         raise UserError(
             f"the folder {source.name} holds one file, {source.starts[0][0]}, and so one sequence; "
@@ -160,7 +162,7 @@ def _check_roles(source: Source, data: DataSettings) -> None:
 
 
 def _size(source: Source, grouping: Grouping) -> str:
-    N, lengths = len(grouping.rows), grouping.lengths
+    N, lengths = grouping.steps, grouping.lengths
     if grouping.ids is None:
         return f"{source.name}: one series of {N:,} steps"
     return (
@@ -171,21 +173,19 @@ def _size(source: Source, grouping: Grouping) -> str:
 
 def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) -> SequencesTask:
     grouping, data, kind = opened.grouping, opened.data, opened.kind
-    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
-    counts = grouping.lengths if kind.per == "step" else np.ones(len(grouping), dtype=np.int64)
-    eligible = np.logical_or.reduceat(here, np.cumsum(counts) - counts)
+    eligible = grouping.lengths > (data.ahead or 0)
     if not eligible.any():
         raise UserError(f"{opened.source.name}: {_too_short(data.ahead)}", "ahead")
     held = np.zeros(len(grouping), dtype=bool)
     if valid is None and eligible.sum() > 1:
         stratified = kind.per == "sequence" and kind.classify
-        labels = targets.labels(opened.source, data.target, rows) if stratified else None
+        labels = targets.labels(opened.source, grouping, data.target) if stratified else None
         held[eligible] = hold_out(
             int(eligible.sum()), None if labels is None else labels[eligible], seed
         )
-    recipe = _fit(opened, ~held.repeat(grouping.lengths), ~held.repeat(counts), say)
-    training = grouping.take(np.flatnonzero(~held))
-    train = recipe.load_grouped(opened.source, training, scored=True)
+    steps = ~held.repeat(grouping.lengths)
+    recipe = _fit(opened, steps, ~held if kind.per == "sequence" else steps, say)
+    train = recipe.load(opened.source, grouping.take(~held), scored=True)
     if valid is not None:
         return SequencesTask(
             recipe, opened.model, train.examples, load(recipe, valid, option="valid", say=say)
@@ -194,13 +194,12 @@ def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) ->
         say("too few sequences to hold any out: the validation scores are those of training")
         return SequencesTask(recipe, opened.model, train.examples, train)
     say(f"{held.sum():,} of {len(held):,} sequences are held out for validation")
-    rest = grouping.take(np.flatnonzero(held))
-    validation = recipe.load_grouped(opened.source, rest, scored=True)
+    validation = recipe.load(opened.source, grouping.take(held), scored=True)
     return SequencesTask(recipe, opened.model, train.examples, validation)
 
 
 def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> SeriesTask:
-    N, ahead = len(opened.grouping.rows), opened.data.ahead or 0
+    N, ahead = opened.grouping.steps, opened.data.ahead or 0
     cut = N if valid is not None else cut_series(N)
     if cut - ahead < 2:
         raise UserError(
@@ -210,7 +209,7 @@ def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> 
         )
     # A target in the validation part is never trained on, though the step it is ahead of is.
     recipe = _fit(opened, np.arange(N) < cut, np.arange(N) + ahead < cut, say)
-    whole = recipe.load_grouped(opened.source, opened.grouping, scored=True)
+    whole = recipe.load(opened.source, opened.grouping, scored=True)
     if valid is not None:
         validation = load(recipe, valid, option="valid", say=say)
     else:
@@ -231,7 +230,7 @@ def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> 
 def _fit(opened: Opened, steps: Array, training: Array, say: Say) -> Recipe:
     """Fit encoders to the training part: ``steps [N]`` and targets ``training [M]``."""
     source, grouping, data, kind = opened.source, opened.grouping, opened.data, opened.kind
-    features, lines = columns.fit(source, grouping.rows[steps], opened.chosen)
+    features, lines = columns.fit(source, grouping, steps, opened.chosen)
     for line in lines:
         say(line)
     say(f"features: {listed(features.names, 40)}")
@@ -250,14 +249,22 @@ def _fit(opened: Opened, steps: Array, training: Array, say: Say) -> Recipe:
 def _fit_values(
     source: Source, grouping: Grouping, data: DataSettings, kind: Kind, training: Array
 ) -> Classes | Numbers:
-    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
+    def pieces() -> Iterator[TargetPiece]:
+        return targets.target_pieces(source, grouping, data.target, kind.per, data.ahead)
+
     if kind.classify:
-        now = grouping.rows if data.ahead else None
-        return targets.fit_classes(source, data.target, rows[here], training[here], now)
-    column = columns.floats(source, data.target)
-    used = training & here
-    now = column[grouping.rows[used]] if data.ahead else None
-    return targets.fit_numbers(column[rows[used]], now)
+        parts = grouping.pieces(source, [data.target]) if data.ahead else ()
+        everywhere = (part.columns[data.target] for part in parts)
+        return targets.fit_classes(source, data.target, pieces, training, everywhere)
+
+    def numbers() -> Iterator[tuple[Array, Array | None]]:
+        for begin, values, here, now in pieces():
+            used = here & training[begin : begin + len(here)]
+            y = columns.floats(values)[used]
+            yield y, None if now is None else columns.floats(now)[used]
+
+    columns.check_numbers(source, data.target)
+    return targets.fit_numbers(numbers)
 
 
 def _too_short(ahead: int | None) -> str:

@@ -222,5 +222,5 @@ def _run_sequences(model: SequenceModel, examples: Examples) -> Tensor:
 
 def scored_between(loaded: Loaded, ahead: int, begin: int, end: int) -> Bool[Tensor, "N"]:
     """The steps of a series whose targets, ``ahead`` steps later, are at begin to end - 1."""
-    at: Array = np.arange(len(loaded.grouping.rows)) + ahead
+    at: Array = np.arange(loaded.grouping.steps) + ahead
     return torch.from_numpy((at >= begin) & (at < end)) & loaded.examples.scored

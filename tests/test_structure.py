@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "ragged": {"offsets"},
     "ops": {"offsets", "ragged"},
     "nn": {"ops", "ragged", "offsets", "folders"},
-    "data": {"ragged"},
+    "data": {"ragged", "folders"},
     "run": {"folders"},
     "tasks": {"nn", "data", "ragged"},
     "train": {"tasks.protocol", "run"},

@@ -74,12 +74,12 @@ def made_whole(path: Path, files: Sequence[str], *, overwrite: bool) -> Iterator
     try:
         yield hidden
         check_free(path, files, overwrite=overwrite)
-        _put(hidden, path)
+        put(hidden, path)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _put(made: Path, path: Path) -> None:
+def put(made: Path, path: Path) -> None:
     """Move a folder to its place; the one that is there goes when that is done."""
     old = path.parent / f".{path.name}.{os.getpid()}.old"
     if path.exists():
@@ -92,7 +92,7 @@ def _put(made: Path, path: Path) -> None:
         raise
     if old.exists():
         shutil.rmtree(old)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -104,10 +104,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have on the disk which entries a folder has."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

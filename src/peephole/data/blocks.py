@@ -6,6 +6,7 @@ has: a block is read with the types found so far, and where one does not do, the
 fits this block and, when the file is read again, all others.
 """
 
+import contextlib
 import difflib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from peephole.errors import UserError
+from peephole.errors import UserError, listed
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -60,71 +61,68 @@ def read_file(
         text: columns to read as text from CSV, whatever their fields look like.
         option: the option that named the file, for errors.
         keep: is called with the blocks, at least one, all of one schema, and keeps them somewhere.
-            Where a late value makes a column's type another one it is called again, with all
-            blocks of the file, and what it kept before is void.
+            Where a late value makes a column's type another one the blocks end in an exception
+            that is to be let through, and it is called again.
 
     Returns:
-        What ``keep`` gave the last time.
+        What ``keep`` gave.
 
     Raises:
         UserError: no such file, a suffix that is not known, a file that cannot be parsed, has no
             rows or has two columns of one name.
     """
-    parse = _parser(path, text, option)
+    check_file(path, option)
+    parse = _parser(path, text)
     while True:
-        reading = _Reading(path, parse, option)
-        kept = keep(iter(reading))
-        if not reading.has_changed:
-            return kept
+        with contextlib.suppress(_Changed):
+            return keep(_checked(parse, path, option))
 
 
-class _Reading:
-    """One pass over a file; ``has_changed`` tells whether another is needed."""
-
-    def __init__(self, path: Path, parse: Parse, option: str | None) -> None:
-        self.path, self.parse, self.option = path, parse, option
-        self.has_changed = False
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        schema = None
-        for k, table in enumerate(self._parsed()):
-            if k == 0:
-                self._check_names(table.column_names)
-            if not table.num_rows:
-                continue
-            schema = schema or table.schema.remove_metadata()
-            self.has_changed |= not table.schema.equals(schema)
-            if not self.has_changed:
-                yield table.replace_schema_metadata()
-        if schema is None:
-            raise UserError(f"{self.path} has no rows", self.option)
-
-    def _parsed(self) -> Iterator[pa.Table]:
-        """The blocks as they come, with what can be wrong with a file as errors for a person."""
-        path, option = self.path, self.option
-        try:
-            for table in self.parse(path):
-                for column in table.columns:
-                    # A list of nulls alone is not valid as pyarrow reads it from JSON.
-                    if not pa.types.is_nested(column.type):
-                        column.validate(full=True)
-                yield table
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text: {error}", option) from error
-        except (pa.ArrowException, OSError) as error:
-            message = " ".join(str(error).split())
-            raise UserError(f"cannot read {path}: {message}", option) from error
-
-    def _check_names(self, names: list[str]) -> None:
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(
-                f"{self.path} has several columns called {', '.join(map(repr, twice))}",
-                self.option,
-            )
+class _Changed(Exception):
+    """A column's type is not what it seemed to be."""
 
 
-def _parser(path: Path, text: Collection[str], option: str | None) -> Parse:
-    """What gives a file's blocks; it remembers what it learns of the columns."""
+def _checked(parse: Parse, path: Path, option: str | None) -> Iterator[pa.Table]:
+    """Blocks of one schema, with what can be wrong with a file as errors for a person."""
+    schema, changed = None, False
+    for k, table in enumerate(_parsed(parse, path, option)):
+        if k == 0:
+            _check_names(table.column_names, path, option)
+        if not table.num_rows:
+            continue
+        schema = schema or table.schema.remove_metadata()
+        # To the end of the file all the same: it may change more than once.
+        changed |= not table.schema.equals(schema)
+        if not changed:
+            yield table.replace_schema_metadata()
+    if schema is None:
+        raise UserError(f"{path} has no rows", option)
+    if changed:
+        raise _Changed
+
+
+def _parsed(parse: Parse, path: Path, option: str | None) -> Iterator[pa.Table]:
+    try:
+        for table in parse(path):
+            for column in table.columns:
+                # A list of nulls alone is not valid as pyarrow reads it from JSON.
+                if not pa.types.is_nested(column.type):
+                    column.validate(full=True)
+            yield table
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}", option) from error
+    except (pa.ArrowException, OSError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"cannot read {path}: {message}", option) from error
+
+
+def _check_names(names: list[str], path: Path, option: str | None) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{path} has several columns called {listed(twice)}", option)
+
+
+def check_file(path: Path, option: str | None) -> None:
+    """Raise UserError unless there is such a file, not empty, with one of ``SUFFIXES``."""
     if not path.exists():
         near = difflib.get_close_matches(path.name, _neighbours(path), n=1)
         hint = f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
@@ -138,6 +136,11 @@ def _parser(path: Path, text: Collection[str], option: str | None) -> Parse:
         )
     if not path.stat().st_size:
         raise UserError(f"{path} is empty", option)
+
+
+def _parser(path: Path, text: Collection[str]) -> Parse:
+    """What gives a file's blocks; it remembers what it learns of the columns."""
+    suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet
     form = _JsonLines() if suffix in JSON_LINES else _Csv(DELIMITERS[suffix], text)

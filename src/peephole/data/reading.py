@@ -15,6 +15,21 @@ FOLDER_COLUMN = "sequence"
 
 
 @dataclass(frozen=True)
+class Form:
+    """How rows are read and put in order.
+
+    Attributes:
+        sequence: the column that tells sequences apart; None where the table is one series.
+        order: the column that orders a sequence's rows; None for the order they have.
+        text: columns to read as text from CSV, whatever their fields look like.
+    """
+
+    sequence: str | None
+    order: str | None
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Kept:
     """The blocks of one file, wherever they are kept; ``blocks`` gives them any number of times."""
 

@@ -35,6 +35,7 @@ class Source:
         rows: ``[N]``, which row of the file or folder each row of the table is; None where they
             are in the same order.
         pages: the file that the table is mapped from, if it is.
+        fingerprint: follows from what the files hold and how they were read; None if unknown.
     """
 
     table: pa.Table
@@ -42,6 +43,7 @@ class Source:
     starts: tuple[tuple[str, int], ...] = ()
     rows: np.ndarray[Any, np.dtype[Any]] | None = None
     pages: mmap.mmap | None = None
+    fingerprint: str | None = None
 
     def row(self, index: int) -> str:
         """Where row ``index`` of the table (from 0) is found: row 1 is the first with data."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from peephole.data import features as columns
-from peephole.data import tables
+from peephole.data.cache import Cache
 from peephole.data.features import Chosen
-from peephole.data.reading import FOLDER_COLUMN
-from peephole.data.sequences import Array, Grouping, arrange, shown
+from peephole.data.opening import open_table
+from peephole.data.reading import FOLDER_COLUMN, Form
+from peephole.data.sequences import Array, Grouping, shown
 from peephole.data.tables import Source
 from peephole.errors import UserError, listed
 from peephole.jobs.table.settings import TrainSettings
@@ -62,18 +63,30 @@ def prepare(
     test: str | Path | None,
     seed: int,
     say: Say,
+    cache: Cache | None = None,
 ) -> Prepared:
     """Read the files and settle what to train on.
+
+    Args:
+        file: to train on.
+        data: a person's settings.
+        model: likewise.
+        training: likewise.
+        valid: a file to choose the best model by; a part of ``file`` is held out if None.
+        test: a file to score the final model on.
+        seed: of which sequences are held out.
+        say: takes each line that a person should read.
+        cache: where large tables go; None to take them into memory.
 
     Raises:
         UserError: anything in the files or settings that does not work.
     """
-    opened = _open(file, data, model, say)
+    opened = _open(file, data, model, say, cache)
     task: TableTask
     if opened.data.sequence is None:
-        task = _series(opened, valid, training.window, say)
+        task = _series(opened, valid, training.window, say, cache)
     else:
-        task = _sequences(opened, valid, seed, say)
+        task = _sequences(opened, valid, seed, say, cache)
     recipe = task.recipe
     return Prepared(
         task,
@@ -83,21 +96,39 @@ def prepare(
             task="classify" if opened.kind.classify else "regress",
             target_per=opened.kind.per,
         ),
-        None if test is None else load(recipe, test, option="test", say=say),
+        None if test is None else load(recipe, test, option="test", say=say, cache=cache),
     )
 
 
 def load(
-    recipe: Recipe, path: str | Path, *, say: Say, scored: bool = True, option: str | None = None
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    say: Say,
+    scored: bool = True,
+    option: str | None = None,
+    cache: Cache | None = None,
 ) -> Loaded:
     """Read a further file of the training data's form.
+
+    Args:
+        recipe: fitted to the training data.
+        path: the file.
+        say: takes each line that a person should read.
+        scored: whether it must have targets.
+        option: the option that named the file, for errors.
+        cache: where a large table goes; None to take it into memory.
 
     Raises:
         UserError: it does not fit, or has no targets where ``scored`` asks for them.
     """
-    source = tables.read(path, sequence=recipe.sequence, text=recipe.text_columns(), option=option)
-    recipe.check_columns(source, scored=scored, option=option)
-    source, grouping = arrange(source, recipe.sequence, recipe.order)
+    source, grouping = open_table(
+        path,
+        Form(recipe.sequence, recipe.order, tuple(sorted(recipe.text_columns()))),
+        option=option,
+        check=lambda columns: recipe.check_columns(columns, scored=scored, option=option),
+        cache=cache,
+    )
     loaded = recipe.load(source, grouping, scored=scored, option=option)
     if scored and not bool(loaded.examples.scored.any()):
         raise UserError(f"{source.name} has no target: {_too_short(recipe.ahead)}", option)
@@ -110,13 +141,18 @@ def load(
     return loaded
 
 
-def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) -> Opened:
+def _open(
+    file: str | Path, data: DataSettings, model: ModelSettings, say: Say, cache: Cache | None
+) -> Opened:
     check_ahead(data.ahead)
-    source = tables.read(file, sequence=data.sequence)
-    if source.starts and data.sequence is None:
+    if Path(file).is_dir() and data.sequence is None:
         data = replace(data, sequence=FOLDER_COLUMN)
-    _check_roles(source, data)
-    source, grouping = arrange(source, data.sequence, data.order)
+    source, grouping = open_table(
+        file,
+        Form(data.sequence, data.order),
+        check=lambda columns: _check_roles(columns, data),
+        cache=cache,
+    )
     if source.starts and len(grouping) < 2:
         raise UserError(
             f"the folder {source.name} holds one file, {source.starts[0][0]}, and so one sequence; "
@@ -171,7 +207,9 @@ def _size(source: Source, grouping: Grouping) -> str:
     )
 
 
-def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) -> SequencesTask:
+def _sequences(
+    opened: Opened, valid: str | Path | None, seed: int, say: Say, cache: Cache | None
+) -> SequencesTask:
     grouping, data, kind = opened.grouping, opened.data, opened.kind
     eligible = grouping.lengths > (data.ahead or 0)
     if not eligible.any():
@@ -188,7 +226,10 @@ def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) ->
     train = recipe.load(opened.source, grouping.take(~held), scored=True)
     if valid is not None:
         return SequencesTask(
-            recipe, opened.model, train.examples, load(recipe, valid, option="valid", say=say)
+            recipe,
+            opened.model,
+            train.examples,
+            load(recipe, valid, option="valid", say=say, cache=cache),
         )
     if not held.any():
         say("too few sequences to hold any out: the validation scores are those of training")
@@ -198,7 +239,9 @@ def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) ->
     return SequencesTask(recipe, opened.model, train.examples, validation)
 
 
-def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> SeriesTask:
+def _series(
+    opened: Opened, valid: str | Path | None, window: int, say: Say, cache: Cache | None
+) -> SeriesTask:
     N, ahead = opened.grouping.steps, opened.data.ahead or 0
     cut = N if valid is not None else cut_series(N)
     if cut - ahead < 2:
@@ -211,7 +254,7 @@ def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> 
     recipe = _fit(opened, np.arange(N) < cut, np.arange(N) + ahead < cut, say)
     whole = recipe.load(opened.source, opened.grouping, scored=True)
     if valid is not None:
-        validation = load(recipe, valid, option="valid", say=say)
+        validation = load(recipe, valid, option="valid", say=say, cache=cache)
     else:
         say(f"the last {N - cut:,} of {N:,} steps are held out for validation")
         scored = scored_between(whole, ahead, cut, N)

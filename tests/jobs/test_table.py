@@ -300,7 +300,26 @@ def test_a_cache_changes_nothing_but_where_the_data_are(tmp_path: Path, train: A
         for name, weight in plain.model.state_dict().items():
             assert torch.equal(weight, run.model.state_dict()[name])
     assert len(list((tmp_path / "kept").glob("rows-*"))) == 3
+    assert len(list((tmp_path / "kept").glob("examples-*"))) == 3
     assert Run.open(run.path).config["cache"] == str(tmp_path / "kept")
+
+
+def test_other_settings_do_not_take_the_examples_of_these(tmp_path: Path, train: Any) -> None:
+    for k, change in enumerate(
+        ({}, {"seed": 5}, {"features": ["x"]}, {"target": "total", "features": ["x", "word"]})
+    ):
+        options = LABEL | change
+        plain = train(shifts(), overwrite=True, **options)
+        run = train(shifts(), overwrite=True, cache=tmp_path / "kept", **options)
+        assert {**run.metrics, "seconds": 0} == {**plain.metrics, "seconds": 0}
+        # Two each: to train on, and to validate on.
+        assert len(list((tmp_path / "kept").glob("examples-*"))) == 2 * k + 2
+
+
+def test_a_series_in_a_cache(tmp_path: Path, train: Any) -> None:
+    plain = train(wave(), target="y", order="t", ahead=3)
+    run = train(wave(), overwrite=True, target="y", order="t", ahead=3, cache=tmp_path / "kept")
+    assert {**run.metrics, "seconds": 0} == {**plain.metrics, "seconds": 0}
 
 
 def test_a_large_file_is_converted_beside_the_run(

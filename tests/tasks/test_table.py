@@ -140,7 +140,10 @@ def test_a_series_in_parts_is_the_series_at_once(tmp_path: Path, monkeypatch: An
     assert not late[:290].any()
 
 
-def test_sequences_in_groups_come_back_in_order(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("sequences", "steps"), [(7, 1000), (100, 20), (3, 5), (1, 1)])
+def test_sequences_in_groups_come_back_in_order(
+    tmp_path: Path, monkeypatch: Any, sequences: int, steps: int
+) -> None:
     generator = np.random.default_rng(0)
     ids = np.arange(30).repeat(generator.integers(1, 9, 30))
     columns = {
@@ -148,7 +151,8 @@ def test_sequences_in_groups_come_back_in_order(tmp_path: Path, monkeypatch: Any
         "x": generator.normal(size=len(ids)),
         "y": generator.normal(size=len(ids)),
     }
-    monkeypatch.setattr("peephole.tasks.table.task.SEQUENCES_AT_ONCE", 7)
+    monkeypatch.setattr("peephole.tasks.table.task.SEQUENCES_AT_ONCE", sequences)
+    monkeypatch.setattr("peephole.tasks.table.task.STEPS_OF_SEQUENCES", steps)
     task = prepared(tmp_path, columns, TrainSettings(), target="y", sequence="id").task
     assert isinstance(task, SequencesTask)
     model = task.model().eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from peephole.data import features as columns
+from peephole.data.arrays import kept
 from peephole.data.cache import Cache
 from peephole.data.features import Chosen
 from peephole.data.opening import open_table
@@ -129,7 +130,7 @@ def load(
         check=lambda columns: recipe.check_columns(columns, scored=scored, option=option),
         cache=cache,
     )
-    loaded = recipe.load(source, grouping, scored=scored, option=option)
+    loaded = recipe.load(source, grouping, scored=scored, option=option, keep=kept(source, cache))
     if scored and not bool(loaded.examples.scored.any()):
         raise UserError(f"{source.name} has no target: {_too_short(recipe.ahead)}", option)
     for name, count in loaded.unknown.items():
@@ -223,7 +224,8 @@ def _sequences(
         )
     steps = ~held.repeat(grouping.lengths)
     recipe = _fit(opened, steps, ~held if kind.per == "sequence" else steps, say)
-    train = recipe.load(opened.source, grouping.take(~held), scored=True)
+    keep = kept(opened.source, cache)
+    train = recipe.load(opened.source, grouping.take(~held), scored=True, keep=keep)
     if valid is not None:
         return SequencesTask(
             recipe,
@@ -235,7 +237,7 @@ def _sequences(
         say("too few sequences to hold any out: the validation scores are those of training")
         return SequencesTask(recipe, opened.model, train.examples, train)
     say(f"{held.sum():,} of {len(held):,} sequences are held out for validation")
-    validation = recipe.load(opened.source, grouping.take(held), scored=True)
+    validation = recipe.load(opened.source, grouping.take(held), scored=True, keep=keep)
     return SequencesTask(recipe, opened.model, train.examples, validation)
 
 
@@ -252,7 +254,8 @@ def _series(
         )
     # A target in the validation part is never trained on, though the step it is ahead of is.
     recipe = _fit(opened, np.arange(N) < cut, np.arange(N) + ahead < cut, say)
-    whole = recipe.load(opened.source, opened.grouping, scored=True)
+    keep = kept(opened.source, cache)
+    whole = recipe.load(opened.source, opened.grouping, scored=True, keep=keep)
     if valid is not None:
         validation = load(recipe, valid, option="valid", say=say, cache=cache)
     else:

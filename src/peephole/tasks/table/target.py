@@ -101,10 +101,13 @@ def tell(source: Source, grouping: Grouping, settings: DataSettings) -> Kind:
             "a target is text, numbers or booleans",
             "target",
         )
+    type = type.value_type if pa.types.is_dictionary(type) else type
     per, why_per = _tell_per(source, grouping, settings)
     check_complete(source, settings.target, "target")
     targets = len(grouping) if per == "sequence" else grouping.steps
-    distinct = _distinct(source, grouping, settings.target)
+    distinct = 0
+    if settings.task == "classify" or kind_of(type) != "number" or pa.types.is_integer(type):
+        distinct = _distinct(source, grouping, settings.target)
     counted = f"more than {MOST_COUNTED:,}" if distinct > MOST_COUNTED else f"{distinct:,}"
     classify, why = _tell_classes(type, distinct, counted, targets, settings)
     what = f"classes ({counted})" if classify else "numbers"
@@ -196,8 +199,6 @@ def check_complete(source: Source, name: str, option: str | None) -> None:
 def _tell_classes(
     type: pa.DataType, distinct: int, counted: str, targets: int, settings: DataSettings
 ) -> tuple[bool, str]:
-    if pa.types.is_dictionary(type):
-        type = type.value_type
     kind = kind_of(type)
     if settings.task is not None:
         if settings.task == "regress" and kind == "text":

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "ragged": {"offsets"},
     "ops": {"offsets", "ragged"},
     "nn": {"ops", "ragged", "offsets", "folders"},
-    "data": {"ragged", "untrusted"},
+    "data": {"ragged", "folders", "untrusted"},
     "run": {"folders", "untrusted", "tensors", "data.schema"},
     "tasks": {"nn", "data", "ragged"},
     "train": {

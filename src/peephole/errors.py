@@ -1,5 +1,7 @@
 """Errors that a person can mend: they say what was given, what is allowed and what to do."""
 
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Something in a person's files or options is wrong.
@@ -14,3 +16,10 @@ class UserError(ValueError):
         super().__init__(message if option is None else f"{option}: {message}")
         self.message = message
         self.option = option
+
+
+def listed(items: Iterable[object], most: int = 20) -> str:
+    """``'a', 'b', 'c'``, and how many more there are."""
+    shown = [repr(item) if isinstance(item, str) else str(item) for item in items]
+    more = [f"and {len(shown) - most:,} more"] if len(shown) > most else []
+    return ", ".join(shown[:most] + more)

@@ -82,12 +82,12 @@ def made_whole(
     try:
         yield hidden
         check_free(path, files, more=more, overwrite=overwrite)
-        _put(hidden, path, overwrite)
+        put(hidden, path, overwrite=overwrite)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _put(made: Path, path: Path, overwrite: bool) -> None:
+def put(made: Path, path: Path, *, overwrite: bool = True) -> None:
     """Move a folder to its place; the one that is there goes when that is done."""
     old = path.parent / f".{path.name}.{os.getpid()}.old"
     if overwrite and path.exists():

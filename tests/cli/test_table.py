@@ -258,6 +258,22 @@ def test_a_run_meets_a_missing_value(
     assert main(["predict", run, new, "--out", out, "--missing", "mean", "--overwrite"]) == 0
 
 
+def test_a_cache_where_it_is_asked_for(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "table", data, *COLUMNS, *FAST, "--out", str(tmp_path / "run"), "--overwrite"]
+    cache = tmp_path / "kept"
+    for times in range(2):
+        assert main([*words, "--cache", str(cache)]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert (" is converted once, into " in said) == (times == 0)
+    assert len(list(cache.glob("rows-*"))) == 1
+    assert main([*words, "--cache", data]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("peephole train table: --cache: cannot write to the cache ")
+    assert line.count("\n") == 1
+
+
 def test_an_error_names_no_option_that_the_command_lacks(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,22 +1,35 @@
 """Columns to features."""
 
 import datetime as dt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from peephole.data import features
+from peephole.data import features, sequences
 from peephole.data.features import Category, Features, Number
-from peephole.data.sequences import Grouping, group
+from peephole.data.sequences import Array, Grouping, arrange
 from peephole.data.tables import Source
 from peephole.errors import UserError
 
 
 def opened(**columns: Any) -> tuple[Source, Grouping]:
-    source = Source(pa.table(columns), "t.csv")
-    return source, group(source, "id", None)
+    return arrange(Source(pa.table(columns), "t.csv"), "id", None)
+
+
+class Encoded(NamedTuple):
+    numbers: Array
+    codes: Array
+    unknown: dict[str, int]
+
+
+def encode(fitted: Features, source: Source, grouping: Grouping, missing: Any) -> Encoded:
+    """All pieces together."""
+    unknown: dict[str, int] = {}
+    numbers = features.encode_numbers(fitted, source, grouping, missing)
+    codes = features.encode_categories(fitted, source, grouping, missing, unknown)
+    return Encoded(np.concatenate(list(numbers)), np.concatenate(list(codes)), unknown)
 
 
 def test_what_is_chosen_and_what_is_left_out() -> None:
@@ -69,26 +82,27 @@ def test_no_features(named: list[str] | None, message: str) -> None:
         features.choose(source, grouping, named=named, exclude={"id"})
 
 
-def fit(source: Source, rows: list[int], missing: str = "error", **chosen: Any) -> Any:
+def fit(source: Source, grouping: Grouping, steps: list[int], **chosen: Any) -> Any:
     chosen = {"numbers": (), "categories": ()} | chosen
-    fitted, _ = features.fit(source, np.array(rows), features.Chosen(**chosen, lines=()))
+    training = np.isin(np.arange(grouping.steps), steps)
+    fitted, _ = features.fit(source, grouping, training, features.Chosen(**chosen, lines=()))
     return fitted
 
 
 def test_numbers_are_standardised_by_training_rows_alone() -> None:
     source, grouping = opened(id=[0, 0, 1], x=[1.0, 3, 100], flag=[True, False, True], c=[7, 7, 9])
-    fitted = fit(source, [0, 1], numbers=("x", "flag", "c"))
+    fitted = fit(source, grouping, [0, 1], numbers=("x", "flag", "c"))
     assert fitted.numbers == (Number("x", 2, 1), Number("flag", 0.5, 0.5), Number("c", 7, 1))
-    encoded = features.encode(fitted, source, grouping, "error")
+    encoded = encode(fitted, source, grouping, "error")
     assert encoded.numbers.tolist() == [[-1, 1, 0], [1, -1, 0], [98, 1, 2]]
     assert encoded.numbers.dtype == np.float32
 
 
 def test_categories_and_the_unknown() -> None:
     source, grouping = opened(id=[0, 0, 1, 1], w=["b", "a", "c", "b"])
-    fitted = fit(source, [0, 1], categories=("w",))
+    fitted = fit(source, grouping, [0, 1], categories=("w",))
     assert fitted.categories == (Category("w", ("a", "b")),)
-    encoded = features.encode(fitted, source, grouping, "error")
+    encoded = encode(fitted, source, grouping, "error")
     assert encoded.codes[:, 0].tolist() == [2, 1, 0, 2]
     assert encoded.unknown == {"w": 1}
 
@@ -102,8 +116,8 @@ def test_dictionaries_decimals_and_half_floats() -> None:
     )
     chosen = features.choose(source, grouping, named=None, exclude={"id"})
     assert chosen.numbers == ("d", "h")
-    fitted = fit(source, [0, 1], numbers=("d", "h"), categories=("w",))
-    encoded = features.encode(fitted, source, grouping, "error")
+    fitted = fit(source, grouping, [0, 1], numbers=("d", "h"), categories=("w",))
+    encoded = encode(fitted, source, grouping, "error")
     assert encoded.numbers.tolist() == [[-1, -1], [1, 1]]
     assert encoded.codes.tolist() == [[1], [2]]
 
@@ -122,8 +136,8 @@ W = [None, "a", None, None, "b", None]
 )
 def test_missing_values_are_filled(missing: Any, numbers: list[float], codes: list[int]) -> None:
     source, grouping = opened(id=IDS, x=X, w=W)
-    fitted = fit(source, [1, 4], numbers=("x",), categories=("w",))
-    encoded = features.encode(fitted, source, grouping, missing)
+    fitted = fit(source, grouping, [1, 4], numbers=("x",), categories=("w",))
+    encoded = encode(fitted, source, grouping, missing)
     assert (encoded.numbers[:, 0] + 2).tolist() == numbers
     assert encoded.codes[:, 0].tolist() == codes
     assert encoded.unknown == {"w": 0}
@@ -141,11 +155,10 @@ def test_missing_values_are_refused_with_their_place(
     column: str, values: list[Any], message: str
 ) -> None:
     columns = {"x": [1.0, 2, 3, 4], "w": ["a", "b", "a", "b"]} | {column: values}
-    source = Source(pa.table({"id": [0, 1, 1, 1], **columns}), "t.csv")
-    grouping = group(source, "id", None)
+    source, grouping = opened(id=[0, 1, 1, 1], **columns)
     fitted = Features((Number("x", 0, 1),), (Category("w", ("a", "b")),))
     with pytest.raises(UserError, match=message) as caught:
-        features.encode(fitted, source, grouping, "error")
+        encode(fitted, source, grouping, "error")
     assert caught.value.option == "missing"
 
 
@@ -163,20 +176,53 @@ def test_another_file_that_does_not_fit(columns: dict[str, Any], message: str) -
     source, grouping = opened(id=[0, 0], **columns)
     fitted = Features((Number("x", 0, 1),), (Category("w", ("a", "b")),))
     with pytest.raises(UserError, match=message):
-        features.encode(fitted, source, grouping, "error")
+        encode(fitted, source, grouping, "error")
 
 
 def test_a_number_column_spoilt_by_a_word_is_pointed_out() -> None:
-    source, _ = opened(id=[0, 0, 0, 0], w=["1", "2.5", "?", "-3e2"])
+    source, grouping = opened(id=[0, 0, 0, 0], w=["1", "2.5", "?", "-3e2"])
     chosen = features.Chosen((), ("w",), ())
-    _, lines = features.fit(source, np.arange(4), chosen)
+    _, lines = features.fit(source, grouping, np.ones(4, dtype=bool), chosen)
     assert lines == ["'w' is read as text, though 75% of its values are numbers: row 3 has '?'"]
 
 
 def test_rare_categories_beyond_the_limit_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MAX_CATEGORIES", 2)
-    source, _ = opened(id=[0] * 5, w=["c", "a", "b", "c", "b"])
-    fitted, lines = features.fit(source, np.arange(5), features.Chosen((), ("w",), ()))
+    source, grouping = opened(id=[0] * 5, w=["c", "a", "b", "c", "b"])
+    chosen = features.Chosen((), ("w",), ())
+    fitted, lines = features.fit(source, grouping, np.ones(5, dtype=bool), chosen)
     assert fitted.categories[0].values == ("b", "c")
     assert len(lines) == 1
     assert "3 categories" in lines[0]
+
+
+@pytest.mark.parametrize("missing", ["error", "forward", "mean"])
+def test_pieces_of_any_size_give_the_same(missing: Any) -> None:
+    generator = np.random.default_rng(0)
+    N = 60
+    x, w = generator.normal(size=N), generator.choice(["a", "b", "c", "1"], N)
+    absent = generator.random(N) < (0 if missing == "error" else 0.5)
+    source, grouping = opened(
+        id=generator.integers(0, 9, N),
+        x=pa.array(x, mask=absent),
+        w=pa.array(w, mask=absent[::-1]),
+        c=generator.integers(0, 9, N) // 9,
+    )
+    grouping = grouping.take(np.arange(len(grouping)) != 2)
+    found = []
+    for size in (1, 2, 7, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sequences, "PIECE", size)
+            chosen = features.choose(source, grouping, named=None, exclude={"id"})
+            assert (chosen.numbers, chosen.categories) == (("x",), ("w",))
+            fitted = fit(
+                source, grouping, list(range(0, N, 2)), numbers=("x", "c"), categories=("w",)
+            )
+            encoded = encode(fitted, source, grouping, missing)
+        found.append((fitted, encoded))
+    wanted, reference = found[-1]
+    for fitted, encoded in found:
+        assert fitted.categories == wanted.categories
+        assert encoded.codes.tolist() == reference.codes.tolist()
+        assert encoded.unknown == reference.unknown
+        np.testing.assert_allclose(encoded.numbers, reference.numbers, rtol=1e-6)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from peephole.data import tables
+from peephole.data import blocks, tables
 from peephole.errors import UserError
 
 ROWS = {"id": ["a", "a", "b"], "x": [1.5, None, -2.0], "n": [1, 2, 3]}
@@ -21,7 +21,7 @@ def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_column_that_turns_to_fractions_or_text_late(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     numbers = [*range(100), 0.5]
     words = [*range(100), "late"]
     lines = [f"{n},{w}" for n, w in zip(numbers, words, strict=True)]

@@ -283,6 +283,56 @@ def test_the_same_seed_gives_the_same_run(train: Any) -> None:
     assert losses(train(shifts(), overwrite=True, seed=1, **LABEL)) != expected
 
 
+def test_a_cache_changes_nothing_but_where_the_data_are(tmp_path: Path, train: Any) -> None:
+    test = write(tmp_path / "test.csv", shifts(5, seed=1))
+    valid = write(tmp_path / "valid.csv", shifts(5, seed=2))
+    options = LABEL | {"test": test, "valid": valid}
+    said: list[str] = []
+    plain = train(shifts(), said, **options)
+    assert Run.open(plain.path).config["cache"] is None
+    for times in range(2):
+        lines: list[str] = []
+        run = train(shifts(), lines, overwrite=True, cache=tmp_path / "kept", **options)
+        converted = [line for line in lines if "is converted once" in line]
+        assert len(converted) == (3 if times == 0 else 0)
+        assert [line for line in lines if line not in converted] == said
+        assert {**run.metrics, "seconds": 0} == {**plain.metrics, "seconds": 0}
+        for name, weight in plain.model.state_dict().items():
+            assert torch.equal(weight, run.model.state_dict()[name])
+    assert len(list((tmp_path / "kept").glob("rows-*"))) == 3
+    assert len(list((tmp_path / "kept").glob("examples-*"))) == 3
+    assert Run.open(run.path).config["cache"] == str(tmp_path / "kept")
+
+
+def test_other_settings_do_not_take_the_examples_of_these(tmp_path: Path, train: Any) -> None:
+    for k, change in enumerate(
+        ({}, {"seed": 5}, {"features": ["x"]}, {"target": "total", "features": ["x", "word"]})
+    ):
+        options = LABEL | change
+        plain = train(shifts(), overwrite=True, **options)
+        run = train(shifts(), overwrite=True, cache=tmp_path / "kept", **options)
+        assert {**run.metrics, "seconds": 0} == {**plain.metrics, "seconds": 0}
+        # Two each: to train on, and to validate on.
+        assert len(list((tmp_path / "kept").glob("examples-*"))) == 2 * k + 2
+
+
+def test_a_series_in_a_cache(tmp_path: Path, train: Any) -> None:
+    plain = train(wave(), target="y", order="t", ahead=3)
+    run = train(wave(), overwrite=True, target="y", order="t", ahead=3, cache=tmp_path / "kept")
+    assert {**run.metrics, "seconds": 0} == {**plain.metrics, "seconds": 0}
+
+
+def test_a_large_file_is_converted_beside_the_run(
+    tmp_path: Path, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peephole.data.opening.IN_MEMORY", 100)
+    monkeypatch.chdir(tmp_path)
+    train(shifts(), out="some/run", **LABEL)
+    assert len(list((tmp_path / "some" / "cache").glob("rows-*"))) == 1
+    train(shifts(), out=None, **LABEL)
+    assert len(list((tmp_path / "runs" / "cache").glob("rows-*"))) == 1
+
+
 def test_an_unknown_category_is_counted(tmp_path: Path, train: Any) -> None:
     columns = shifts(4, seed=1)
     columns["word"][:2] = ["new", "newer"]

@@ -151,7 +151,10 @@ def test_a_series_in_parts_is_the_series_at_once(tmp_path: Path, monkeypatch: An
     assert not late[:290].any()
 
 
-def test_sequences_in_groups_come_back_in_order(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("sequences", "steps"), [(7, 1000), (100, 20), (3, 5), (1, 1)])
+def test_sequences_in_groups_come_back_in_order(
+    tmp_path: Path, monkeypatch: Any, sequences: int, steps: int
+) -> None:
     generator = np.random.default_rng(0)
     ids = np.arange(30).repeat(generator.integers(1, 9, 30))
     columns = {
@@ -159,7 +162,8 @@ def test_sequences_in_groups_come_back_in_order(tmp_path: Path, monkeypatch: Any
         "x": generator.normal(size=len(ids)),
         "y": generator.normal(size=len(ids)),
     }
-    monkeypatch.setattr("peephole.tasks.table.task.SEQUENCES_AT_ONCE", 7)
+    monkeypatch.setattr("peephole.tasks.table.task.SEQUENCES_AT_ONCE", sequences)
+    monkeypatch.setattr("peephole.tasks.table.task.STEPS_OF_SEQUENCES", steps)
     task = prepared(tmp_path, columns, TrainSettings(), target="y", sequence="id").task
     assert isinstance(task, SequencesTask)
     model = task.model().eval()
@@ -181,10 +185,10 @@ def test_sequences_without_a_target_are_not_trained_on(tmp_path: Path) -> None:
 
 def test_a_wandering_target_is_forecast_as_a_change() -> None:
     walk = np.random.default_rng(0).normal(size=500).cumsum()
-    assert fit_numbers(walk[1:], walk[:-1]).change
+    assert fit_numbers(lambda: [(walk[1:], walk[:-1])]).change
     noise = np.random.default_rng(0).normal(size=500)
-    assert not fit_numbers(noise[1:], noise[:-1]).change
-    assert not fit_numbers(noise, None).change
+    assert not fit_numbers(lambda: [(noise[1:], noise[:-1])]).change
+    assert not fit_numbers(lambda: [(noise, None)]).change
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
@@ -199,3 +203,48 @@ def test_scores_of_one_target_are_numbers() -> None:
         warnings.simplefilter("error")
         scores = metrics.regression(np.array([1.0]), np.array([2.0]))
     assert scores == {"mae": 1.0, "rmse": 1.0, "r2": 0.0}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"target": "label", "sequence": "id"},
+        {"target": "total", "sequence": "id"},
+        {"target": "tag", "sequence": "id"},
+        {"target": "y", "sequence": "id", "ahead": 2},
+        {"target": "tag", "sequence": "id", "ahead": 2},
+        {"target": "y", "ahead": 5},
+    ],
+    ids=str,
+)
+def test_examples_do_not_depend_on_the_pieces_they_were_made_in(
+    tmp_path: Path, data: dict[str, Any]
+) -> None:
+    generator = np.random.default_rng(0)
+    ids = generator.integers(0, 12, 100)
+    columns = {
+        "id": ids,
+        "label": ids % 3 == 0,
+        "total": ids * 1.5,
+        "tag": generator.choice(["a", "b"], 100),
+        "y": generator.normal(size=100),
+    }
+    found = []
+    for size in (1, 13, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("peephole.data.sequences.PIECE", size)
+            patch.setattr("peephole.tasks.table.recipe.PIECE", size)
+            task = prepared(tmp_path, columns, TrainSettings(), **data).task
+        (tmp_path / "t.parquet").unlink()
+        found.append(task)
+    whole = found[-1]
+    for task in found:
+        for part, wanted in (
+            (task.train, whole.train),
+            (task.valid.examples, whole.valid.examples),
+        ):
+            torch.testing.assert_close(part.numbers.values, wanted.numbers.values)
+            assert torch.equal(part.codes.values, wanted.codes.values)
+            assert torch.equal(part.scored, wanted.scored)
+            torch.testing.assert_close(part.targets, wanted.targets)
+        np.testing.assert_array_equal(task.valid.truth, whole.valid.truth)

@@ -68,6 +68,11 @@ def train_options(name: str, summary: str) -> Parser:
     run.add_argument("--out", metavar="RUN", help="the run folder (default: a new one in runs/)")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep converted tables here (default: large ones only, in cache/ beside the run)",
+    )
+    run.add_argument(
         "--seed",
         type=whole(0, 2**32 - 1),
         default=0,
@@ -315,6 +320,7 @@ def train(options: Namespace) -> None:
                 seed=options.seed,
                 out=options.out,
                 overwrite=options.overwrite,
+                cache=options.cache,
                 say=print_line,
                 on_event=evaluations.show,
             )

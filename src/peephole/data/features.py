@@ -1,6 +1,6 @@
 """Columns to features: which of them, and the encoders that training data fits."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from peephole.data.missing import Missing, fill_categories, fill_numbers
-from peephole.data.sequences import Array, Grouping, plain
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.missing import Filler, Missing, refuse_missing
+from peephole.data.moments import moments
+from peephole.data.sequences import Array, Grouping, flagged
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 
 Kind = Literal["number", "boolean", "text", "time", "nothing", "other"]
 MAX_CATEGORIES = 1000
+NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,6 @@ class Features:
     @property
     def names(self) -> list[str]:
         return [c.name for c in self.numbers] + [c.name for c in self.categories]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Features of N steps, in the order of a grouping.
-
-    Attributes:
-        numbers: ``[N, F]`` float32, standardised.
-        codes: ``[N, C]`` int64.
-        unknown: for each column of text, how many steps hold a value never seen in training.
-    """
-
-    numbers: Array
-    codes: Array
-    unknown: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -168,22 +155,25 @@ def _unfit(source: Source, name: str, kind: Kind) -> str | None:
 
 
 def _constant(source: Source, grouping: Grouping, name: str) -> str | None:
-    if not (grouping.lengths >= 2).any():
-        return None
-    if varying_sequence(plain(source.table.column(name)), grouping) is not None:
+    if not (grouping.lengths >= 2).any() or varying_sequence(source, grouping, name) is not None:
         return None
     return "never varies" + ("" if grouping.ids is None else " within a sequence")
 
 
-def varying_sequence(column: pa.Array, grouping: Grouping) -> tuple[int, int] | None:
-    """Two steps (places in ``grouping.rows``) of one sequence where a column differs."""
-    codes = _codes(column)[grouping.rows]
-    sequence = grouping.sequence()
-    changes = (codes[1:] != codes[:-1]) & (sequence[1:] == sequence[:-1])
-    if not changes.any():
-        return None
-    later = int(changes.argmax()) + 1
-    return later - 1, later
+def varying_sequence(source: Source, grouping: Grouping, name: str) -> tuple[int, int] | None:
+    """Two steps, one after the other, of one sequence where a column differs; None if none do."""
+    last = None
+    for piece in grouping.pieces(source, [name]):
+        column, begin = piece.columns[name], piece.begin
+        if last is not None:
+            column, begin = pa.concat_arrays([last, column]), begin - 1
+        codes = _codes(column)
+        changes = (codes[1:] != codes[:-1]) & ~grouping.begins(begin + 1, piece.end)
+        if changes.any():
+            earlier = begin + int(changes.argmax())
+            return earlier, earlier + 1
+        last = column[-1:]
+    return None
 
 
 def _codes(column: pa.Array) -> Array:
@@ -193,84 +183,163 @@ def _codes(column: pa.Array) -> Array:
     return codes
 
 
-def fit(source: Source, rows: Array, chosen: Chosen) -> tuple[Features, list[str]]:
-    """Fit encoders to the training rows of a table, ``rows [n]``.
+def fit(
+    source: Source, grouping: Grouping, training: Array, chosen: Chosen
+) -> tuple[Features, list[str]]:
+    """Fit encoders to the training steps of a table.
+
+    Args:
+        source: the table.
+        grouping: its sequences.
+        training: ``[N]`` bool, which steps are those.
+        chosen: the columns.
 
     Returns:
         The encoders, and lines about columns of text that a person should know.
     """
     lines: list[str] = []
-    numbers = []
-    for name in chosen.numbers:
-        x = floats(source, name)[rows]
-        x = x[np.isfinite(x)]
-        constant = not len(x) or x.min() == x.max()
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean, sd = float(x.mean()) if len(x) else 0.0, 1.0 if constant else float(x.std())
-        if not np.isfinite([mean, sd]).all():
-            raise UserError(
-                f"the numbers of column {name!r} in {source.name} are too large to average; "
-                "rescale them, or leave the column out"
-            )
-        numbers.append(Number(name, mean, sd))
+    numbers = [_fit_number(source, grouping, training, name) for name in chosen.numbers]
     categories = []
     for name in chosen.categories:
-        column = texts(source, name).take(pa.array(rows))
-        counts = pc.value_counts(column.drop_null())
-        values, often = counts.field("values"), counts.field("counts").to_numpy()
+        counts = _counts(source, grouping, name, training)
+        values, often = counts.column("values"), counts.column("counts").to_numpy()
         if len(values) > MAX_CATEGORIES:
             lines.append(
                 f"{name!r} has {len(values):,} categories; the {MAX_CATEGORIES:,} most frequent "
                 "are kept, the others are one"
             )
         kept = (-often).argsort(kind="stable")[:MAX_CATEGORIES]
-        values = values.take(pa.array(kept))
-        categories.append(Category(name, tuple(sorted(values.to_pylist()))))
-        lines.extend(_nearly_numbers(source, name))
+        categories.append(Category(name, tuple(sorted(values.take(pa.array(kept)).to_pylist()))))
+        lines.extend(_nearly_numbers(source, grouping, name))
     return Features(tuple(numbers), tuple(categories)), lines
 
 
-def _nearly_numbers(source: Source, name: str) -> list[str]:
+def _fit_number(source: Source, grouping: Grouping, training: Array, name: str) -> Number:
+    def values() -> Iterator[Array]:
+        for piece in grouping.pieces(source, [name]):
+            x = floats(piece.columns[name])[training[piece.begin : piece.end]]
+            yield x[np.isfinite(x)]
+
+    found = moments(values)
+    if not np.isfinite([found.mean, found.sd]).all():
+        raise UserError(
+            f"the numbers of column {name!r} in {source.name} are too large to average; "
+            "rescale them, or leave the column out"
+        )
+    return Number(name, found.mean, found.sd)
+
+
+def _counts(source: Source, grouping: Grouping, name: str, among: Array | None = None) -> pa.Table:
+    """The ``values`` of a column of text, in the order in which they come first, and ``counts``.
+
+    Args:
+        source: the table.
+        grouping: its sequences.
+        name: of the column.
+        among: ``[N]`` bool, the steps that count; all if None.
+    """
+    whole = pa.table({"values": pa.array([], pa.string()), "counts": pa.array([], pa.int64())})
+    for piece in grouping.pieces(source, [name]):
+        column = texts(piece.columns[name])
+        if among is not None:
+            column = column.filter(pa.array(among[piece.begin : piece.end]))
+        part = pa.Table.from_struct_array(pc.value_counts(column.drop_null()))
+        grouped = pa.concat_tables([whole, part]).group_by("values", use_threads=False)
+        whole = grouped.aggregate([("counts", "sum")]).rename_columns(["values", "counts"])
+    return whole
+
+
+def _nearly_numbers(source: Source, grouping: Grouping, name: str) -> list[str]:
     """A line about a column of text that a few fields keep from being one of numbers."""
-    column = texts(source, name)
-    is_number = pc.match_substring_regex(column, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
-    share = pc.mean(is_number).as_py() or 0.0
+    counts = _counts(source, grouping, name)
+    is_number = pc.match_substring_regex(counts.column("values"), NUMBER)
+    numbers = pc.sum(counts.column("counts").filter(is_number)).as_py() or 0
+    share = numbers / max(1, pc.sum(counts.column("counts")).as_py() or 0)
     if not 0.5 < share < 1:
         return []
-    first = pc.index(is_number, False).as_py()
     return [
         f"{name!r} is read as text, though {share:.0%} of its values are numbers: "
-        f"{source.row(first)} has {column[first].as_py()!r}"
+        "{} has {!r}".format(*_first(source, name, _is_word))
     ]
 
 
-def encode(features: Features, source: Source, grouping: Grouping, missing: Missing) -> Encoded:
-    """Encode a table's steps, in the order of ``grouping``.
+def _is_word(column: pa.Array) -> pa.Array:
+    return pc.invert(pc.match_substring_regex(texts(column), NUMBER))
+
+
+def _first(source: Source, name: str, flag: Callable[[pa.Array], pa.Array]) -> tuple[str, object]:
+    """Where the first value of a kind is, in words, and what it is."""
+    _, row = flagged(source, name, flag)
+    row = row or 0
+    return source.row(row), source.table.column(name)[row].as_py()
+
+
+def encode_numbers(
+    features: Features, source: Source, grouping: Grouping, missing: Missing
+) -> Iterator[Array]:
+    """The features that are numbers, standardised, in pieces ``[n, F]`` float32.
 
     Raises:
         UserError: columns that are not there or hold something else than in training; missing
             or infinite values under ``missing="error"``.
     """
-    _need_all(features, source)
-    N = len(grouping.rows)
-    numbers = np.empty((N, len(features.numbers)), dtype=np.float32)
-    for k, number in enumerate(features.numbers):
-        x = floats(source, number.name)[grouping.rows]
-        x = fill_numbers(x, number.name, number.mean, source, grouping, missing)
-        numbers[:, k] = (x - number.mean) / number.sd
-    codes = np.empty((N, len(features.categories)), dtype=np.int64)
-    unknown = {}
-    for k, category in enumerate(features.categories):
-        column = texts(source, category.name).take(pa.array(grouping.rows))
-        found = pc.index_in(column, pa.array(category.values, column.type))
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        code = found.fill_null(-1).to_numpy(zero_copy_only=False) + 1
-        unknown[category.name] = int((present & (code == 0)).sum())
-        codes[:, k] = fill_categories(code, present, category.name, source, grouping, missing)
-    return Encoded(numbers, codes, unknown)
+    check(features, source)
+    names = [number.name for number in features.numbers]
+    if missing == "error":
+        for name in names:
+            refuse_missing(name, floats, "is missing or NaN", source, grouping)
+    fillers = [Filler(number.mean, missing) for number in features.numbers]
+    for piece in grouping.pieces(source, names):
+        begins = grouping.begins(piece.begin, piece.end)
+        numbers = np.empty((len(begins), len(names)), dtype=np.float32)
+        for k, number in enumerate(features.numbers):
+            x = floats(piece.columns[number.name])
+            x = fillers[k].fill(x, np.isfinite(x), begins)
+            numbers[:, k] = (x - number.mean) / number.sd
+        yield numbers
 
 
-def _need_all(features: Features, source: Source) -> None:
+def encode_categories(
+    features: Features,
+    source: Source,
+    grouping: Grouping,
+    missing: Missing,
+    unknown: dict[str, int],
+) -> Iterator[Array]:
+    """The features that are categories as codes, in pieces ``[n, C]`` int64.
+
+    Args:
+        features: the encoders.
+        source: the table.
+        grouping: its sequences.
+        missing: what stands in for what is missing.
+        unknown: gets for each column how many steps hold a value never seen in training.
+
+    Raises:
+        UserError: as ``encode_numbers``.
+    """
+    check(features, source)
+    names = [category.name for category in features.categories]
+    unknown.update(dict.fromkeys(names, 0))
+    if missing == "error":
+        for name in names:
+            refuse_missing(name, _presence, "is missing", source, grouping)
+    fillers = [Filler(0, missing) for _ in names]
+    for piece in grouping.pieces(source, names):
+        begins = grouping.begins(piece.begin, piece.end)
+        codes = np.empty((len(begins), len(names)), dtype=np.int64)
+        for k, category in enumerate(features.categories):
+            column = texts(piece.columns[category.name])
+            found = pc.index_in(column, pa.array(category.values, column.type))
+            present = column.is_valid().to_numpy(zero_copy_only=False)
+            code = found.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+            unknown[category.name] += int((present & (code == 0)).sum())
+            codes[:, k] = fillers[k].fill(code, present, begins)
+        yield codes
+
+
+def check(features: Features, source: Source) -> None:
+    """Raise UserError where a table lacks one of the columns, or one holds something else."""
     names = source.table.column_names
     lacking = [name for name in features.names if name not in names]
     if len(lacking) == 1:
@@ -280,53 +349,58 @@ def _need_all(features: Features, source: Source) -> None:
             f"{source.name} lacks columns that the model was trained on: {listed(lacking)}; "
             f"it has: {listed(names)}"
         )
+    for number in features.numbers:
+        check_numbers(source, number.name)
+    for category in features.categories:
+        type = source.table.schema.field(category.name).type
+        if kind_of(type) not in ("text", "number", "boolean", "nothing"):
+            raise UserError(
+                f"column {category.name!r} must hold text, as in training, and in {source.name} "
+                f"it holds {type}"
+            )
 
 
-def floats(source: Source, name: str) -> Array:
-    """A column of numbers or booleans as float64 ``[N]`` in the table's order, NaN if missing.
-
-    Raises:
-        UserError: it holds something else.
-    """
-    column = plain(source.table.column(name))
-    kind = kind_of(column.type)
+def check_numbers(source: Source, name: str) -> None:
+    """Raise UserError unless a column holds numbers or booleans."""
+    type = source.table.schema.field(name).type
+    kind = kind_of(type)
     if kind == "text":
-        bad = next((k for k, text in enumerate(column.to_pylist()) if not _is_float(text)), 0)
+        where, word = _first(source, name, _are_no_numbers)
         raise UserError(
-            f"column {name!r} must hold numbers, as in training, and {source.row(bad)} of "
-            f"{source.name} has {column[bad].as_py()!r}"
+            f"column {name!r} must hold numbers, as in training, and {where} of {source.name} has "
+            f"{word!r}"
         )
     if kind not in ("number", "boolean", "nothing"):
         raise UserError(
             f"column {name!r} must hold numbers, as in training, and in {source.name} it holds "
-            f"{column.type}"
+            f"{type}"
         )
-    if kind == "boolean":
+
+
+def _are_no_numbers(column: pa.Array) -> pa.Array:
+    def is_none(text: str | None) -> bool:
+        try:
+            float(0 if text is None else text)
+        except ValueError:
+            return True
+        return False
+
+    return pa.array([is_none(text) for text in column.to_pylist()])
+
+
+def floats(column: pa.Array) -> Array:
+    """Numbers or booleans as float64, NaN if missing."""
+    if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     x: Array = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return x
 
 
-def _is_float(text: str | None) -> bool:
-    if text is None:
-        return True
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _presence(column: pa.Array) -> Array:
+    """0 where there is a value, NaN where there is none."""
+    return np.where(column.is_valid().to_numpy(zero_copy_only=False), 0.0, np.nan)
 
 
-def texts(source: Source, name: str) -> pa.Array:
-    """A column as text ``[N]`` in the table's order, null if missing.
-
-    Raises:
-        UserError: it holds something that has no plain text.
-    """
-    column = plain(source.table.column(name))
-    if kind_of(column.type) not in ("text", "number", "boolean", "nothing"):
-        raise UserError(
-            f"column {name!r} must hold text, as in training, and in {source.name} it holds "
-            f"{column.type}"
-        )
+def texts(column: pa.Array) -> pa.Array:
+    """Text, numbers or booleans as text, null if missing."""
     return column.cast(pa.string())

@@ -1,24 +1,27 @@
 """From files and settings to a task: all that a person's input can get wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from peephole.data import features as columns
-from peephole.data import tables
+from peephole.data.arrays import kept
+from peephole.data.cache import Cache
 from peephole.data.features import Chosen
-from peephole.data.sequences import Array, Grouping, group, shown
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.opening import open_table
+from peephole.data.reading import FOLDER_COLUMN, Form
+from peephole.data.sequences import Array, Grouping, shown
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 from peephole.jobs.table.settings import TrainSettings
 from peephole.tasks.table import target as targets
 from peephole.tasks.table.model import resolve
-from peephole.tasks.table.recipe import Loaded, Recipe, check_ahead, target_values
+from peephole.tasks.table.recipe import Loaded, Recipe, check_ahead
 from peephole.tasks.table.settings import DataSettings, ModelSettings
 from peephole.tasks.table.split import cut_series, hold_out
-from peephole.tasks.table.target import Classes, Kind, Numbers
+from peephole.tasks.table.target import Classes, Kind, Numbers, TargetPiece
 from peephole.tasks.table.task import SequencesTask, SeriesTask, TableTask, scored_between
 
 Say = Callable[[str], None]
@@ -61,18 +64,30 @@ def prepare(
     test: str | Path | None,
     seed: int,
     say: Say,
+    cache: Cache | None = None,
 ) -> Prepared:
     """Read the files and settle what to train on.
+
+    Args:
+        file: to train on.
+        data: a person's settings.
+        model: likewise.
+        training: likewise.
+        valid: a file to choose the best model by; a part of ``file`` is held out if None.
+        test: a file to score the final model on.
+        seed: of which sequences are held out.
+        say: takes each line that a person should read.
+        cache: where large tables go; None to take them into memory.
 
     Raises:
         UserError: anything in the files or settings that does not work.
     """
-    opened = _open(file, data, model, say)
+    opened = _open(file, data, model, say, cache)
     task: TableTask
     if opened.data.sequence is None:
-        task = _series(opened, valid, training.window, say)
+        task = _series(opened, valid, training.window, say, cache)
     else:
-        task = _sequences(opened, valid, seed, say)
+        task = _sequences(opened, valid, seed, say, cache)
     recipe = task.recipe
     return Prepared(
         task,
@@ -82,38 +97,63 @@ def prepare(
             task="classify" if opened.kind.classify else "regress",
             target_per=opened.kind.per,
         ),
-        None if test is None else load(recipe, test, option="test", say=say),
+        None if test is None else load(recipe, test, option="test", say=say, cache=cache),
     )
 
 
 def load(
-    recipe: Recipe, path: str | Path, *, say: Say, scored: bool = True, option: str | None = None
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    say: Say,
+    scored: bool = True,
+    option: str | None = None,
+    cache: Cache | None = None,
 ) -> Loaded:
     """Read a further file of the training data's form.
+
+    Args:
+        recipe: fitted to the training data.
+        path: the file.
+        say: takes each line that a person should read.
+        scored: whether it must have targets.
+        option: the option that named the file, for errors.
+        cache: where a large table goes; None to take it into memory.
 
     Raises:
         UserError: it does not fit, or has no targets where ``scored`` asks for them.
     """
-    source = recipe.read(path, option)
-    loaded = recipe.load(source, scored=scored, option=option)
+    source, grouping = open_table(
+        path,
+        Form(recipe.sequence, recipe.order, tuple(sorted(recipe.text_columns()))),
+        option=option,
+        check=lambda columns: recipe.check_columns(columns, scored=scored, option=option),
+        cache=cache,
+    )
+    loaded = recipe.load(source, grouping, scored=scored, option=option, keep=kept(source, cache))
     if scored and not bool(loaded.examples.scored.any()):
         raise UserError(f"{source.name} has no target: {_too_short(recipe.ahead)}", option)
     for name, count in loaded.unknown.items():
         if count:
             say(
-                f"{source.name}: {count:,} of {len(loaded.grouping.rows):,} values of {name!r} "
+                f"{source.name}: {count:,} of {grouping.steps:,} values of {name!r} "
                 "were never seen in training and are taken as unknown"
             )
     return loaded
 
 
-def _open(file: str | Path, data: DataSettings, model: ModelSettings, say: Say) -> Opened:
+def _open(
+    file: str | Path, data: DataSettings, model: ModelSettings, say: Say, cache: Cache | None
+) -> Opened:
     check_ahead(data.ahead)
-    source = tables.read(file, sequence=data.sequence)
-    if source.starts and data.sequence is None:
-        data = replace(data, sequence=tables.FOLDER_COLUMN)
-    _check_roles(source, data)
-    grouping = group(source, data.sequence, data.order)
+    if Path(file).is_dir() and data.sequence is None:
+        data = replace(data, sequence=FOLDER_COLUMN)
+    source, grouping = open_table(
+        file,
+        Form(data.sequence, data.order),
+        check=lambda columns: _check_roles(columns, data),
+        cache=cache,
+    )
     if source.starts and len(grouping) < 2:
         raise UserError(
             f"the folder {source.name} holds one file, {source.starts[0][0]}, and so one sequence; "
@@ -159,7 +199,7 @@ def _check_roles(source: Source, data: DataSettings) -> None:
 
 
 def _size(source: Source, grouping: Grouping) -> str:
-    N, lengths = len(grouping.rows), grouping.lengths
+    N, lengths = grouping.steps, grouping.lengths
     if grouping.ids is None:
         return f"{source.name}: one series of {N:,} steps"
     return (
@@ -168,37 +208,40 @@ def _size(source: Source, grouping: Grouping) -> str:
     )
 
 
-def _sequences(opened: Opened, valid: str | Path | None, seed: int, say: Say) -> SequencesTask:
+def _sequences(
+    opened: Opened, valid: str | Path | None, seed: int, say: Say, cache: Cache | None
+) -> SequencesTask:
     grouping, data, kind = opened.grouping, opened.data, opened.kind
-    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
-    counts = grouping.lengths if kind.per == "step" else np.ones(len(grouping), dtype=np.int64)
-    eligible = np.logical_or.reduceat(here, np.cumsum(counts) - counts)
+    eligible = grouping.lengths > (data.ahead or 0)
     if not eligible.any():
         raise UserError(f"{opened.source.name}: {_too_short(data.ahead)}", "ahead")
     held = np.zeros(len(grouping), dtype=bool)
     if valid is None and eligible.sum() > 1:
         stratified = kind.per == "sequence" and kind.classify
-        labels = targets.labels(opened.source, data.target, rows) if stratified else None
+        labels = targets.labels(opened.source, grouping, data.target) if stratified else None
         held[eligible] = hold_out(
             int(eligible.sum()), None if labels is None else labels[eligible], seed
         )
-    recipe = _fit(opened, ~held.repeat(grouping.lengths), ~held.repeat(counts), say)
-    training = grouping.take(np.flatnonzero(~held))
-    train = recipe.load_grouped(opened.source, training, scored=True)
+    steps = ~held.repeat(grouping.lengths)
+    recipe = _fit(opened, steps, ~held if kind.per == "sequence" else steps, say)
+    keep = kept(opened.source, cache)
+    training = grouping.take(~held)
+    train = recipe.load(opened.source, training, scored=True, keep=keep)
     if valid is not None:
-        validation = load(recipe, valid, option="valid", say=say)
+        validation = load(recipe, valid, option="valid", say=say, cache=cache)
         return SequencesTask(recipe, opened.model, train.examples, validation, training.ids)
     if not held.any():
         say("too few sequences to hold any out: the validation scores are those of training")
         return SequencesTask(recipe, opened.model, train.examples, train, training.ids)
     say(f"{held.sum():,} of {len(held):,} sequences are held out for validation")
-    rest = grouping.take(np.flatnonzero(held))
-    validation = recipe.load_grouped(opened.source, rest, scored=True)
+    validation = recipe.load(opened.source, grouping.take(held), scored=True, keep=keep)
     return SequencesTask(recipe, opened.model, train.examples, validation, training.ids)
 
 
-def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> SeriesTask:
-    N, ahead = len(opened.grouping.rows), opened.data.ahead or 0
+def _series(
+    opened: Opened, valid: str | Path | None, window: int, say: Say, cache: Cache | None
+) -> SeriesTask:
+    N, ahead = opened.grouping.steps, opened.data.ahead or 0
     cut = N if valid is not None else cut_series(N)
     if cut - ahead < 2:
         raise UserError(
@@ -208,9 +251,10 @@ def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> 
         )
     # A target in the validation part is never trained on, though the step it is ahead of is.
     recipe = _fit(opened, np.arange(N) < cut, np.arange(N) + ahead < cut, say)
-    whole = recipe.load_grouped(opened.source, opened.grouping, scored=True)
+    keep = kept(opened.source, cache)
+    whole = recipe.load(opened.source, opened.grouping, scored=True, keep=keep)
     if valid is not None:
-        validation = load(recipe, valid, option="valid", say=say)
+        validation = load(recipe, valid, option="valid", say=say, cache=cache)
     else:
         say(f"the last {N - cut:,} of {N:,} steps are held out for validation")
         scored = scored_between(whole, ahead, cut, N)
@@ -229,7 +273,7 @@ def _series(opened: Opened, valid: str | Path | None, window: int, say: Say) -> 
 def _fit(opened: Opened, steps: Array, training: Array, say: Say) -> Recipe:
     """Fit encoders to the training part: ``steps [N]`` and targets ``training [M]``."""
     source, grouping, data, kind = opened.source, opened.grouping, opened.data, opened.kind
-    features, lines = columns.fit(source, grouping.rows[steps], opened.chosen)
+    features, lines = columns.fit(source, grouping, steps, opened.chosen)
     for line in lines:
         say(line)
     say(f"features: {listed(features.names, 40)}")
@@ -248,14 +292,22 @@ def _fit(opened: Opened, steps: Array, training: Array, say: Say) -> Recipe:
 def _fit_values(
     source: Source, grouping: Grouping, data: DataSettings, kind: Kind, training: Array
 ) -> Classes | Numbers:
-    rows, here = target_values(grouping.rows, grouping, kind.per, data.ahead)
+    def pieces() -> Iterator[TargetPiece]:
+        return targets.target_pieces(source, grouping, data.target, kind.per, data.ahead)
+
     if kind.classify:
-        now = grouping.rows if data.ahead else None
-        return targets.fit_classes(source, data.target, rows[here], training[here], now)
-    column = columns.floats(source, data.target)
-    used = training & here
-    now = column[grouping.rows[used]] if data.ahead else None
-    return targets.fit_numbers(column[rows[used]], now)
+        parts = grouping.pieces(source, [data.target]) if data.ahead else ()
+        everywhere = (part.columns[data.target] for part in parts)
+        return targets.fit_classes(source, data.target, pieces, training, everywhere)
+
+    def numbers() -> Iterator[tuple[Array, Array | None]]:
+        for begin, values, here, now in pieces():
+            used = here & training[begin : begin + len(here)]
+            y = columns.floats(values)[used]
+            yield y, None if now is None else columns.floats(now)[used]
+
+    columns.check_numbers(source, data.target)
+    return targets.fit_numbers(numbers)
 
 
 def _too_short(ahead: int | None) -> str:

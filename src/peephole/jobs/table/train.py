@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peephole import run as runs
+from peephole.data.cache import Cache
 from peephole.data.missing import Missing
 from peephole.data.schema import check_choices, to_json
 from peephole.errors import UserError
@@ -68,6 +69,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     overwrite: bool = False,
+    cache: str | Path | None = None,
     say: Callable[[str], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> TableRun:
@@ -84,12 +86,15 @@ def train(
         seed: of the weights, the order of the batches and which sequences are held out.
         out: the run folder; a new one in ``runs/`` if None.
         overwrite: whether a run that is there may be replaced.
+        cache: a folder for what tables are converted to, once, so as to be read from the disk
+            while training: all of them then, whatever their size. If None that is done with large
+            ones, and the folder is ``cache`` beside the run.
         say: takes each line that a person should read.
         on_event: sees each evaluation as it happens.
 
     Raises:
-        UserError: something in the files or options is wrong. Nothing was written.
-        Diverged: the loss became infinite. Nothing was written.
+        UserError: something in the files or options is wrong. Nothing was written but the cache.
+        Diverged: the loss became infinite. Nothing was written but the cache.
     """
     data = DataSettings(
         target=target,
@@ -115,7 +120,18 @@ def train(
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
     runs.check_out(out, overwrite)
     settings.check(training)
-    prepared = prepare(file, data, model, training, valid=valid, test=test, seed=seed, say=note)
+    beside = Path("runs") if out is None else Path(out).parent
+    prepared = prepare(
+        file,
+        data,
+        model,
+        training,
+        valid=valid,
+        test=test,
+        seed=seed,
+        say=note,
+        cache=Cache(Path(cache or beside / "cache"), note, always=cache is not None),
+    )
     loop = _loop_settings(prepared, training, seed)
     with runs.create(out, name="table", overwrite=overwrite) as (draft, path):
 
@@ -138,6 +154,7 @@ def train(
             "model": asdict(prepared.task.settings),
             "train": _resolved(training, loop),
             "seed": seed,
+            "cache": None if cache is None else str(cache),
         }
         draft.finish(config, metrics, model_config(prepared), best)
         report.write(draft, prepared, fitted, scores, config, lines)

@@ -119,10 +119,8 @@ def predict(
     loaded = load(recipe, file, say=say or _quiet, scored=False)
     predicted = recipe.predicted(run(model, loaded.examples), loaded.now)
     where = _per_sequence(recipe, loaded) if recipe.per == "sequence" else _per_step(recipe, loaded)
-    if recipe.per == "step":
-        in_file_order = np.empty_like(predicted)
-        in_file_order[loaded.grouping.rows] = predicted
-        predicted = in_file_order
+    if recipe.per == "step" and loaded.source.rows is not None:
+        predicted = predicted[loaded.source.rows.argsort()]
     table = pa.table(where | _columns(recipe, predicted, set(where)))
     if out is not None:
         tables.write(table, out, overwrite=overwrite)
@@ -147,12 +145,13 @@ def _per_sequence(recipe: Recipe, loaded: Loaded) -> dict[str, Any]:
 
 
 def _per_step(recipe: Recipe, loaded: Loaded) -> dict[str, Any]:
-    table = loaded.source.table
-    kept = {
-        name: table.column(name) for name in (recipe.sequence, recipe.order) if name is not None
-    }
+    names = [name for name in (recipe.sequence, recipe.order) if name is not None]
+    table, rows = loaded.source.table.select(names), loaded.source.rows
+    if rows is not None:
+        table = table.take(pa.array(rows.argsort()))
+    kept = {name: table.column(name) for name in names}
     row = _free("row", set(kept))
-    return {row: pa.array(np.arange(1, table.num_rows + 1))} | kept
+    return {row: pa.array(np.arange(1, loaded.grouping.steps + 1))} | kept
 
 
 def _columns(recipe: Recipe, predicted: Array, taken: set[str]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """From a table to examples, and from a model's outputs to predictions."""
 
-from collections.abc import Collection
+import hashlib
+import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +13,19 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from peephole.data import features as columns
-from peephole.data import tables
+from peephole.data.arrays import Keep, Part, in_memory
 from peephole.data.features import Features
 from peephole.data.missing import Missing
-from peephole.data.sequences import Array, Grouping, group
+from peephole.data.schema import to_json
+from peephole.data.sequences import PIECE, Array, Grouping
 from peephole.data.tables import Source
 from peephole.errors import UserError
 from peephole.ragged import Ragged
 from peephole.tasks.table import target as targets
 from peephole.tasks.table.target import Classes, Numbers, Per
+
+# Of what ``Recipe.load`` makes from a table.
+VERSION = 1
 
 
 class Examples(NamedTuple):
@@ -105,22 +111,8 @@ class Recipe:
             names.add(self.target)
         return names
 
-    def read(self, path: str | Path, option: str | None = None) -> Source:
-        """Read a file of the same form as the training data."""
-        return tables.read(path, sequence=self.sequence, text=self.text_columns(), option=option)
-
-    def load(self, source: Source, *, scored: bool, option: str | None = None) -> Loaded:
-        """A table as examples.
-
-        Args:
-            source: a table of the same form as the training data.
-            scored: whether its targets are needed; else they are not looked at, unless
-                forecasting takes them as features.
-            option: the option that named the file, for errors.
-
-        Raises:
-            UserError: columns, values or classes that do not fit the training data.
-        """
+    def check_columns(self, source: Source, *, scored: bool, option: str | None) -> None:
+        """Raise UserError where a column that a table needs is not there."""
         for name, needed in (
             (self.sequence, "sequence"),
             (self.order, "order"),
@@ -128,47 +120,42 @@ class Recipe:
         ):
             if name is not None:
                 source.need(name, option or needed)
-        return self.load_grouped(
-            source, group(source, self.sequence, self.order), scored=scored, option=option
-        )
 
-    def load_grouped(
-        self, source: Source, grouping: Grouping, *, scored: bool, option: str | None = None
+    def load(
+        self,
+        source: Source,
+        grouping: Grouping,
+        *,
+        scored: bool,
+        option: str | None = None,
+        keep: Keep = in_memory,
     ) -> Loaded:
-        """As ``load``, with the sequences found already."""
-        value = self._target(source, grouping, option) if scored or self.ahead else None
-        encoded = columns.encode(self.features, source, grouping, self.missing)
+        """A table as examples.
+
+        Args:
+            source: a table of the same form as the training data.
+            grouping: the sequences of it that are wanted.
+            scored: whether its targets are needed; else they are not looked at, unless
+                forecasting takes them as features.
+            option: the option that named the file, for errors.
+            keep: where the arrays are kept.
+
+        Raises:
+            UserError: columns, values or classes that do not fit the training data.
+        """
+        plan = _Plan(self, source, grouping, scored, option)
+        arrays = keep(plan.key(), plan.parts())
         offsets = torch.from_numpy(grouping.offsets)
-        values, here = target_values(value, grouping, self.per, self.ahead)
-        now = value if self.ahead else None
+        truth, now = arrays["truth"], arrays.get("now")
         examples = Examples(
-            Ragged(torch.from_numpy(encoded.numbers), offsets),
-            Ragged(torch.from_numpy(encoded.codes), offsets),
-            torch.from_numpy(self._standardised(values, now)),
-            torch.from_numpy(here),
+            Ragged(torch.from_numpy(arrays["numbers"]), offsets),
+            Ragged(torch.from_numpy(arrays["codes"]), offsets),
+            torch.from_numpy(arrays.get("targets", truth)),
+            torch.from_numpy(arrays["scored"]),
         )
-        truth = values if scored else None
-        return Loaded(source, grouping, examples, truth, now, encoded.unknown)
-
-    def _target(self, source: Source, grouping: Grouping, option: str | None) -> Array:
-        """The target at each step ``[N]``, in the order of ``grouping``."""
-        targets.check_complete(source, self.target, option)
-        if self.per == "sequence":
-            targets.check_constant(source, grouping, self.target, option)
-        if isinstance(self.values, Classes):
-            value = targets.class_codes(self.values, source, self.target, option)
-        else:
-            value = columns.floats(source, self.target)
-        ordered: Array = value[grouping.rows]
-        return ordered
-
-    def _standardised(self, values: Array, now: Array | None) -> Array:
-        if isinstance(self.values, Classes):
-            return values.astype(np.int64)
-        if self.values.change and now is not None:
-            values = values - now
-        scaled: Array = ((values - self.values.mean) / self.values.sd).astype(np.float32)
-        return scaled
+        names = [category.name for category in self.features.categories]
+        unknown = dict(zip(names, arrays["unknown"].tolist(), strict=True))
+        return Loaded(source, grouping, examples, truth if scored else None, now, unknown)
 
     def predicted(self, outputs: Float[Tensor, "M K"], now: Array | None) -> Array:
         """A model's outputs as predictions.
@@ -183,32 +170,106 @@ class Recipe:
         return y + now if self.values.change and now is not None else y
 
 
-def target_values(
-    value: Array | None, grouping: Grouping, per: Per, ahead: int | None
-) -> tuple[Array, Array]:
-    """The target of each example, and whether it has one.
+class _Plan:
+    """The arrays that a table becomes; see ``Recipe.load``."""
 
-    Args:
-        value: the target column ``[N]`` in the order of ``grouping``; None if unknown.
-        grouping: the sequences.
-        per: one a sequence or one a step.
-        ahead: how many steps ahead.
+    def __init__(
+        self, recipe: Recipe, source: Source, grouping: Grouping, scored: bool, option: str | None
+    ) -> None:
+        self.recipe, self.source, self.grouping = recipe, source, grouping
+        self.scored, self.option = scored, option
+        self.has_target = scored or recipe.ahead is not None
+        # M.
+        self.examples = len(grouping) if recipe.per == "sequence" else grouping.steps
+        self.unknown: dict[str, int] = {}
 
-    Returns:
-        ``[M]`` targets (0 where there is none), ``[M]`` bool.
-    """
-    N = len(grouping.rows)
-    if value is None:
-        M = len(grouping) if per == "sequence" else N
-        return np.zeros(M), np.zeros(M, dtype=bool)
-    if per == "sequence":
-        first = grouping.offsets[:-1]
-        return value[first], np.ones(len(first), dtype=bool)
-    if not ahead:
-        return value, np.ones(N, dtype=bool)
-    later = np.arange(N) + ahead
-    here = later < grouping.offsets[1:].repeat(grouping.lengths)
-    return np.where(here, value[later.clip(max=N - 1)], 0), here
+    def key(self) -> str:
+        """What they follow from, besides the table."""
+        grouping = self.grouping
+        digest = hashlib.sha256(json.dumps([VERSION, to_json(self.recipe), self.scored]).encode())
+        for array in (grouping.starts, grouping.offsets):
+            digest.update(array.astype(np.int64).tobytes())
+        return digest.hexdigest()
+
+    def parts(self) -> dict[str, Part]:
+        """In the order in which they are to be made."""
+        recipe, N, M = self.recipe, self.grouping.steps, self.examples
+        numbers, codes = recipe.features.numbers, recipe.features.categories
+        is_classes = isinstance(recipe.values, Classes)
+        parts = {
+            "truth": Part("int64" if is_classes else "float64", (M,), self._truth),
+            "scored": Part("bool", (M,), self._here),
+            "numbers": Part("float32", (N, len(numbers)), self._numbers),
+            "codes": Part("int64", (N, len(codes)), self._codes),
+            "unknown": Part(
+                "int64", (len(codes),), lambda: [np.array(list(self.unknown.values()))]
+            ),
+        }
+        if not is_classes:
+            parts["targets"] = Part("float32", (M,), self._targets)
+        if recipe.ahead:
+            parts["now"] = Part(parts["truth"].dtype, (N,), self._now)
+        return parts
+
+    @cached_property
+    def _coder(self) -> targets.Coder:
+        recipe = self.recipe
+        return targets.Coder(recipe.values, self.source, recipe.target, self.option)
+
+    def _coded(self) -> Iterator[tuple[Array, Array | None]]:
+        """The target of each example, 0 where it has none, and in forecasting its value now."""
+        recipe, code = self.recipe, self._coder.code
+        for piece in targets.target_pieces(
+            self.source, self.grouping, recipe.target, recipe.per, recipe.ahead
+        ):
+            now = None if piece.now is None else code(piece.now)
+            yield np.where(piece.here, code(piece.values), 0), now
+
+    def _truth(self) -> Iterator[Array]:
+        recipe = self.recipe
+        if not self.has_target:
+            yield np.zeros(self.examples)
+            return
+        targets.check_complete(self.source, recipe.target, self.option)
+        if recipe.per == "sequence":
+            targets.check_constant(self.source, self.grouping, recipe.target, self.option)
+        for truth, _ in self._coded():
+            yield truth
+
+    def _here(self) -> Iterator[Array]:
+        recipe = self.recipe
+        for begin in range(0, self.examples, PIECE):
+            end = min(begin + PIECE, self.examples)
+            if not self.has_target or recipe.per == "sequence":
+                yield np.full(end - begin, self.has_target)
+            else:
+                yield targets.have_target(self.grouping, recipe.ahead or 0, begin, end)
+
+    def _targets(self) -> Iterator[Array]:
+        """Standardised."""
+        scale = self.recipe.values
+        assert isinstance(scale, Numbers)
+        if not self.has_target:
+            yield np.full(self.examples, -scale.mean / scale.sd)
+            return
+        for truth, now in self._coded():
+            value = truth - now if scale.change and now is not None else truth
+            yield (value - scale.mean) / scale.sd
+
+    def _now(self) -> Iterator[Array]:
+        for _, now in self._coded():
+            assert now is not None
+            yield now
+
+    def _numbers(self) -> Iterator[Array]:
+        recipe = self.recipe
+        return columns.encode_numbers(recipe.features, self.source, self.grouping, recipe.missing)
+
+    def _codes(self) -> Iterator[Array]:
+        recipe = self.recipe
+        return columns.encode_categories(
+            recipe.features, self.source, self.grouping, recipe.missing, self.unknown
+        )
 
 
 def check(recipe: Recipe) -> None:

@@ -1,16 +1,18 @@
 """The target column: one a sequence or one a step, classes or numbers."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from peephole.data.features import kind_of, varying_sequence
-from peephole.data.sequences import Array, Grouping, plain, shown
-from peephole.data.tables import Source, listed
-from peephole.errors import UserError
+from peephole.data.features import check_numbers, floats, kind_of, varying_sequence
+from peephole.data.moments import moments
+from peephole.data.sequences import Array, Grouping, flagged, shown
+from peephole.data.tables import Source
+from peephole.errors import UserError, listed
 from peephole.tasks.table.settings import DataSettings
 
 Per = Literal["sequence", "step"]
@@ -24,6 +26,8 @@ ARROW = {
 # Integers are classes where they take so few values, each so many times on average.
 MOST_INTEGER_CLASSES = 20
 LEAST_EXAMPLES = 3
+# More distinct values than these are not counted: they would take memory for no use.
+MOST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -90,27 +94,42 @@ def tell(source: Source, grouping: Grouping, settings: DataSettings) -> Kind:
         UserError: the target column is missing, has missing values or cannot be predicted; what
             was asked for contradicts it.
     """
-    column = plain(source.table.column(settings.target))
-    if kind_of(column.type) in ("time", "other", "nothing"):
+    type = source.table.schema.field(settings.target).type
+    if kind_of(type) in ("time", "other", "nothing"):
         raise UserError(
-            f"column {settings.target!r} in {source.name} holds {column.type}; "
+            f"column {settings.target!r} in {source.name} holds {type}; "
             "a target is text, numbers or booleans",
             "target",
         )
+    type = type.value_type if pa.types.is_dictionary(type) else type
     per, why_per = _tell_per(source, grouping, settings)
     check_complete(source, settings.target, "target")
-    distinct = len(column.unique())
-    targets = len(grouping) if per == "sequence" else len(column)
-    classify, why = _tell_classes(column.type, distinct, targets, settings)
-    what = f"classes ({distinct})" if classify else "numbers"
+    targets = len(grouping) if per == "sequence" else grouping.steps
+    distinct = 0
+    if settings.task == "classify" or kind_of(type) != "number" or pa.types.is_integer(type):
+        distinct = _distinct(source, grouping, settings.target)
+    counted = f"more than {MOST_COUNTED:,}" if distinct > MOST_COUNTED else f"{distinct:,}"
+    classify, why = _tell_classes(type, distinct, counted, targets, settings)
+    what = f"classes ({counted})" if classify else "numbers"
     lines = (why_per, f"target {settings.target!r} is taken as {what}: {why}")
-    if classify and distinct > max(MOST_INTEGER_CLASSES, targets // 2):
+    if classify and distinct > min(MOST_COUNTED, max(MOST_INTEGER_CLASSES, targets // 2)):
         raise UserError(
-            f"column {settings.target!r} in {source.name} has {distinct:,} classes for "
+            f"column {settings.target!r} in {source.name} has {counted} classes for "
             f"{targets:,} targets: too many to learn",
             "target",
         )
     return Kind(per, classify, lines)
+
+
+def _distinct(source: Source, grouping: Grouping, name: str) -> int:
+    """How many different values a column has; ``MOST_COUNTED`` and something if more."""
+    found: pa.Array | None = None
+    for piece in grouping.pieces(source, [name]):
+        values = piece.columns[name].unique()
+        found = values if found is None else pa.concat_arrays([found, values]).unique()
+        if len(found) > MOST_COUNTED:
+            break
+    return 0 if found is None else len(found)
 
 
 def _tell_per(source: Source, grouping: Grouping, settings: DataSettings) -> tuple[Per, str]:
@@ -127,7 +146,7 @@ def _tell_per(source: Source, grouping: Grouping, settings: DataSettings) -> tup
                 "target_per",
             )
         return "step", f"predicts {name!r} at every step of one series"
-    varies = varying_sequence(plain(source.table.column(name)), grouping)
+    varies = varying_sequence(source, grouping, name)
     if settings.target_per == "sequence" or (settings.target_per == "auto" and varies is None):
         check_constant(source, grouping, name, "target_per")
         return "sequence", f"predicts {name!r} once a sequence"
@@ -141,14 +160,14 @@ def check_constant(source: Source, grouping: Grouping, name: str, option: str | 
         raise UserError(
             f"column {name!r} in {source.name} holds {kind}, which is no target", option
         )
-    varies = varying_sequence(plain(source.table.column(name)), grouping)
+    varies = varying_sequence(source, grouping, name)
     if varies is None:
         return
     column = source.table.column(name)
-    rows = [int(grouping.rows[step]) for step in varies]
+    rows = [int(grouping.rows(step, step + 1)[0]) for step in varies]
     first, second = (shown(column[row].as_py()) for row in rows)
     assert grouping.ids is not None
-    b = int(np.searchsorted(grouping.offsets, varies[0], side="right")) - 1
+    b = int(grouping.sequence(varies[0], varies[1])[0])
     raise UserError(
         f"{name!r} must be one a sequence, but in sequence {shown(grouping.ids[b].as_py())} of "
         f"{source.name} it is {first} in {source.row(rows[0])} and {second} in "
@@ -159,13 +178,16 @@ def check_constant(source: Source, grouping: Grouping, name: str, option: str | 
 
 def check_complete(source: Source, name: str, option: str | None) -> None:
     """Raise UserError where the target is missing, NaN or infinite."""
-    column = plain(source.table.column(name))
-    bad = column.is_null(nan_is_null=pa.types.is_floating(column.type))
-    if pa.types.is_floating(column.type):
-        bad = pc.or_(bad, pc.is_inf(column).fill_null(False))
-    count = pc.sum(bad).as_py() or 0
-    if count:
-        first = pc.index(bad, True).as_py()
+    type = source.table.schema.field(name).type
+
+    def bad(column: pa.Array) -> pa.Array:
+        flags = column.is_null(nan_is_null=pa.types.is_floating(type))
+        if pa.types.is_floating(type):
+            flags = pc.or_(flags, pc.is_inf(column).fill_null(False))
+        return flags
+
+    count, first = flagged(source, name, bad)
+    if first is not None:
         more = f" (the first of {count:,})" if count > 1 else ""
         raise UserError(
             f"the target {name!r} has no finite value in {source.row(first)} of "
@@ -175,10 +197,8 @@ def check_complete(source: Source, name: str, option: str | None) -> None:
 
 
 def _tell_classes(
-    type: pa.DataType, distinct: int, targets: int, settings: DataSettings
+    type: pa.DataType, distinct: int, counted: str, targets: int, settings: DataSettings
 ) -> tuple[bool, str]:
-    if pa.types.is_dictionary(type):
-        type = type.value_type
     kind = kind_of(type)
     if settings.task is not None:
         if settings.task == "regress" and kind == "text":
@@ -192,37 +212,88 @@ def _tell_classes(
         return True, f"it holds {'text' if kind == 'text' else 'booleans'}"
     if not pa.types.is_integer(type):
         return False, "it holds numbers with fractions"
-    of = f"integers of {distinct:,} value{'s' * (distinct != 1)} in {targets:,} targets"
+    of = f"integers of {counted} value{'s' * (distinct != 1)} in {targets:,} targets"
     few = distinct <= MOST_INTEGER_CLASSES and distinct * LEAST_EXAMPLES <= targets
     return (few or distinct <= 2), f"it holds {of}"
 
 
+class TargetPiece(NamedTuple):
+    """The targets of some consecutive examples.
+
+    Attributes:
+        begin: the first of these m examples.
+        values: ``[m]`` of the target column; arbitrary where not ``here``.
+        here: ``[m]`` bool, which examples have a target.
+        now: ``[m]``, in forecasting the target column at the examples' own steps; None otherwise.
+    """
+
+    begin: int
+    values: pa.Array
+    here: Array
+    now: pa.Array | None
+
+
+def target_pieces(
+    source: Source, grouping: Grouping, name: str, per: Per, ahead: int | None
+) -> Iterator[TargetPiece]:
+    """The target column at each example: M = B of one a sequence, M = N of one a step."""
+    examples = 0
+    for begin, end, columns in grouping.pieces(source, [name], beyond=ahead or 0):
+        column, now = columns[name], None
+        if per == "sequence":
+            column = column.filter(pa.array(grouping.begins(begin, end)))
+            here = np.ones(len(column), dtype=bool)
+        else:
+            here = have_target(grouping, ahead or 0, begin, end)
+        if ahead:
+            later = (np.arange(end - begin) + ahead).clip(max=len(column) - 1)
+            column, now = column.take(pa.array(later)), column[: end - begin]
+        yield TargetPiece(examples, column, here, now)
+        examples += len(column)
+
+
+def have_target(grouping: Grouping, ahead: int, begin: int, end: int) -> Array:
+    """Which of these steps have, so many steps later, another one of their sequence."""
+    here: Array = (
+        np.arange(begin, end) + ahead < grouping.offsets[1:][grouping.sequence(begin, end)]
+    )
+    return here
+
+
+Pieces = Callable[[], Iterable[TargetPiece]]
+
+
 def fit_classes(
-    source: Source, name: str, rows: Array, training: Array, now: Array | None
+    source: Source, name: str, pieces: Pieces, training: Array, everywhere: Iterable[pa.Array]
 ) -> Classes:
     """The classes of a file.
 
     Args:
         source: the file.
         name: the target column.
-        rows: ``[n]``, the row of each target.
-        training: ``[n]``, which of them count as training targets.
-        now: in forecasting ``[N]``, all rows: the target is a feature there too.
+        pieces: gives its targets.
+        training: ``[M]`` bool, which examples count for training.
+        everywhere: in forecasting the column at every step, in parts: the target is a feature
+            there too. Nothing otherwise.
 
     Raises:
         UserError: only one class in training.
     """
-    column = plain(source.table.column(name))
-    kind = _class_kind(column.type)
-    column = column.cast(ARROW[kind])
-    values = column.take(pa.array(rows if now is None else now)).unique()
+    kind = _class_kind(source.table.schema.field(name).type)
+    values = pa.array([], ARROW[kind])
+    targets = (piece.values.filter(pa.array(piece.here)) for piece in pieces())
+    for column in (*targets, *everywhere):
+        values = pa.concat_arrays([values, column.unique().cast(ARROW[kind])]).unique()
     values = (
         values.take(pc.sort_indices(values))
         if kind != "boolean"
         else pa.array(sorted(values.to_pylist()))
     )
-    codes = pc.index_in(column.take(pa.array(rows)), values).to_numpy(zero_copy_only=False)
-    counts = np.bincount(codes[training], minlength=len(values))
+    counts = np.zeros(len(values), dtype=np.int64)
+    for begin, column, here, _ in pieces():
+        used = column.filter(pa.array(here & training[begin : begin + len(here)]))
+        codes = pc.index_in(used.cast(ARROW[kind]), values).to_numpy(zero_copy_only=False)
+        counts += np.bincount(codes, minlength=len(values))
     if (counts > 0).sum() < 2:
         raise UserError(
             f"the training part of {source.name} has only one class of {name!r}, "
@@ -240,56 +311,82 @@ def _class_kind(type: pa.DataType) -> Literal["text", "integer", "number", "bool
     return "integer" if pa.types.is_integer(type) else "number"
 
 
-def fit_numbers(y: Array, now: Array | None) -> Numbers:
-    """Standardise training targets ``y [n]``; ``now [n]`` is the target's value at the time.
+def fit_numbers(pieces: Callable[[], Iterable[tuple[Array, Array | None]]]) -> Numbers:
+    """Standardise training targets.
+
+    Args:
+        pieces: gives them, float64, and in forecasting with each its value at the time.
 
     Raises:
         UserError: numbers so large that their mean or deviation is not finite.
     """
-    baseline = float(y.mean())
-    change = now is not None and float(np.var(y - now)) < float(np.var(y))
-    if change:
-        y = y - now
-    constant = y.min() == y.max()
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, sd = float(y.mean()), 1.0 if constant else float(y.std())
-    if not np.isfinite([mean, sd, baseline]).all():
+    own = moments(lambda: (y for y, _ in pieces()))
+    changes = moments(lambda: (y - now for y, now in pieces() if now is not None))
+    change = changes.n > 0 and changes.variance < own.variance
+    used = changes if change else own
+    if not np.isfinite([used.mean, used.sd, own.mean]).all():
         raise UserError("its numbers are too large to average; rescale them", "target")
-    return Numbers(mean, sd, baseline, change)
+    return Numbers(used.mean, used.sd, own.mean, change)
 
 
-def labels(source: Source, name: str, rows: Array) -> Array:
-    """Equal numbers ``[n]`` for equal targets in ``rows [n]``."""
-    column = plain(source.table.column(name)).take(pa.array(rows))
+def labels(source: Source, grouping: Grouping, name: str) -> Array:
+    """Equal numbers ``[B]`` for sequences with equal targets."""
+    pieces = target_pieces(source, grouping, name, "sequence", None)
+    column = pa.chunked_array([piece.values for piece in pieces]).combine_chunks()
     codes: Array = column.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return codes
 
 
-def class_codes(classes: Classes, source: Source, name: str, option: str | None) -> Array:
-    """The class ``[N]`` of each row of a table, int64 from 0.
+class Coder:
+    """Targets as the numbers that a model learns: classes from 0, or the values themselves.
+
+    Args:
+        values: the target's classes or scale.
+        source: a table.
+        name: the target column.
+        option: the option that named the table, for errors.
 
     Raises:
-        UserError: a class that training never saw.
+        UserError: the table's column does not hold what it held in training, or has a class that
+            training never saw.
     """
-    column = plain(source.table.column(name))
-    if kind_of(column.type) in ("time", "other"):
-        raise UserError(
-            f"column {name!r} in {source.name} holds {column.type}, not classes as in training",
-            option,
+
+    def __init__(
+        self, values: Classes | Numbers, source: Source, name: str, option: str | None
+    ) -> None:
+        self.values = values
+        if not isinstance(values, Classes):
+            check_numbers(source, name)
+            self.dtype = "float64"
+            return
+        self.dtype = "int64"
+        type = source.table.schema.field(name).type
+        if kind_of(type) in ("time", "other"):
+            raise UserError(
+                f"column {name!r} in {source.name} holds {type}, not classes as in training",
+                option,
+            )
+        is_text = "text" in (kind_of(type), values.kind) or "boolean" in (
+            kind_of(type),
+            values.kind,
         )
-    values = classes.array
-    if kind_of(column.type) in ("text", "boolean") or classes.kind in ("text", "boolean"):
-        column, values = column.cast(pa.string()), values.cast(pa.string())
-    else:
-        column, values = (x.cast(pa.float64(), safe=False) for x in (column, values))
-    codes = pc.index_in(column, values)
-    if codes.null_count:
-        first = pc.index(codes.is_null(), True).as_py()
-        raise UserError(
-            f"{source.row(first)} of {source.name} has the class "
-            f"{shown(source.table.column(name)[first].as_py())}, which training never saw; "
-            f"it saw {listed(classes.values)}",
-            option,
-        )
-    coded: Array = codes.to_numpy(zero_copy_only=False).astype(np.int64)
-    return coded
+        self.type = pa.string() if is_text else pa.float64()
+        self.classes = values.array.cast(self.type, safe=False)
+        _, unknown = flagged(source, name, lambda column: self._found(column).is_null())
+        if unknown is not None:
+            raise UserError(
+                f"{source.row(unknown)} of {source.name} has the class "
+                f"{shown(source.table.column(name)[unknown].as_py())}, which training never saw; "
+                f"it saw {listed(values.values)}",
+                option,
+            )
+
+    def code(self, column: pa.Array) -> Array:
+        """Part of the column as int64 classes or float64 numbers."""
+        if not isinstance(self.values, Classes):
+            return floats(column)
+        codes: Array = self._found(column).to_numpy(zero_copy_only=False).astype(np.int64)
+        return codes
+
+    def _found(self, column: pa.Array) -> pa.Array:
+        return pc.index_in(column.cast(self.type, safe=False), self.classes)

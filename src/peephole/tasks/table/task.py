@@ -24,8 +24,9 @@ from peephole.tasks.table.recipe import Examples, Loaded, Recipe
 from peephole.tasks.table.settings import ModelSettings
 from peephole.tasks.table.target import Classes
 
-# Without gradients: sequences at a time, and steps of one series at a time.
+# Without gradients: sequences at a time, with so many steps at most, and steps of one series.
 SEQUENCES_AT_ONCE = 256
+STEPS_OF_SEQUENCES = 16_384
 STEPS_AT_ONCE = 4096
 # How far back a series is read before the part that is evaluated while training.
 WARM_UP = 1000
@@ -99,9 +100,9 @@ class SequencesTask(TableTask):
         if examples.targets.shape[0] == len(examples.numbers):
             self.indices = examples.scored.nonzero().flatten()
         else:
-            counts = examples.numbers.with_values(examples.scored.long())
-            some = torch.tensor([bool(part.any()) for part in counts])
-            self.indices = some.nonzero().flatten()
+            begins = examples.numbers.layout.bounds[:-1]
+            some = np.logical_or.reduceat(examples.scored.numpy(), begins)
+            self.indices = torch.from_numpy(some.nonzero()[0])
 
     def plan(self, batching: Batching) -> Plan:
         return Batches(
@@ -272,14 +273,25 @@ def _run_sequences(model: SequenceModel, examples: Examples) -> Tensor:
     rows = examples.numbers.with_values(torch.arange(examples.numbers.values.shape[0]))
     parts, places = [], []
     order = examples.numbers.lengths.argsort()
-    for index in torch.split(order, SEQUENCES_AT_ONCE):
+    for index in _batches(order, examples.numbers.lengths[order].numpy()):
         parts.append(model(examples.take(index))[0])
         places.append(index if model.per_sequence else rows[index].values)
     outputs = torch.cat(parts)
     return torch.empty_like(outputs).index_copy_(0, torch.cat(places), outputs)
 
 
+def _batches(order: Tensor, lengths: Array) -> Iterator[Tensor]:
+    """Consecutive parts of ``order``, of some sequences each that are not too many steps."""
+    ends, begin = lengths.cumsum(), 0
+    while begin < len(order):
+        most = (ends[begin - 1] if begin else 0) + STEPS_OF_SEQUENCES
+        end = min(begin + SEQUENCES_AT_ONCE, int(ends.searchsorted(most, side="right")))
+        end = max(end, begin + 1)
+        yield order[begin:end]
+        begin = end
+
+
 def scored_between(loaded: Loaded, ahead: int, begin: int, end: int) -> Bool[Tensor, "N"]:
     """The steps of a series whose targets, ``ahead`` steps later, are at begin to end - 1."""
-    at: Array = np.arange(len(loaded.grouping.rows)) + ahead
+    at: Array = np.arange(loaded.grouping.steps) + ahead
     return torch.from_numpy((at >= begin) & (at < end)) & loaded.examples.scored

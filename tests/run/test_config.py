@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peephole.errors import UserError
@@ -49,6 +49,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     }
 
 
+@example("\x85", ["\u2028", " a", "ä", "a\r\nb"], 0.0)
 @given(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.none() | st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=3),

@@ -21,7 +21,11 @@ MAX_NUMBER = 100
 def text(config: object) -> str:
     """A dataclass of settings, or a mapping that has hyphens already, as YAML."""
     data = to_json(config, hyphens=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    plain = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    # Some characters, as Unicode's own line break, come back as a space unless they are escaped.
+    if yaml.safe_load(plain) == data:
+        return plain
+    return yaml.safe_dump(data, sort_keys=False)
 
 
 def read(run: Path, kind: type[T]) -> T:

@@ -143,3 +143,22 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with raises(f"out: cannot lock {tmp_path}: Function not implemented", UserError):
         Lock.take(tmp_path)
     assert holder(tmp_path) is None
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, calls = lock.fcntl.flock, 0
+
+    def late(handle: int, how: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (tmp_path / ".lock").unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    held = Lock.take(tmp_path)
+    assert calls == 2
+    assert holder(tmp_path) is not None
+    held.release()

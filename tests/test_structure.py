@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "offsets": set(),
     "ragged": {"offsets"},
     "ops": {"offsets", "ragged"},
-    "nn": {"ops", "ragged", "offsets", "folders"},
+    "nn": {"ops", "ragged", "offsets", "folders", "untrusted", "tensors"},
     "data": {"ragged", "folders", "untrusted"},
     "run": {"folders", "untrusted", "tensors", "data.schema"},
     "tasks": {"nn", "data", "ragged"},

@@ -6,9 +6,6 @@ nothing is imported by name, and no memory is taken for a model before its weigh
 
 import inspect
 import json
-import math
-import re
-import stat
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,48 +13,27 @@ from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
+from peephole import tensors, untrusted
 from peephole.errors import UserError
 from peephole.folders import write_atomically
 from peephole.nn.exchange import classes, stranger
+from peephole.tensors import Form
+from peephole.untrusted import one_line, shown
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 MAX_CONFIG_BYTES = 1 << 20
+MAX_WEIGHT_BYTES = 1 << 36
 DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
 }
-# What a file calls a dtype. A person's own cell may have other tensors than floats.
-STORED_DTYPES = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 # Constructor arguments that are no options: where, of what, and a person's own modules.
 NO_OPTIONS = ("self", "device", "dtype", "cell", "reverse")
-
-
-class Form(NamedTuple):
-    """Dtype and shape of a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
 
 
 class Config(NamedTuple):
@@ -82,29 +58,24 @@ def save(module: nn.Module, directory: str | PathLike[str]) -> None:
     directory = Path(directory)
     config, state = _described(module), module.state_dict()
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or tensor.dtype not in STORED_DTYPES.values():
+        if not isinstance(tensor, Tensor) or tensor.dtype not in tensors.NAMES:
             what = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(f"{name!r} is {what}, which a folder cannot hold")
         if tensor.is_meta:
             raise ValueError(f"{name!r} is on the meta device: it has no values to save")
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     # Only what can be loaded is written.
-    read = _checked(directory / CONFIG, _parsed(directory / CONFIG, text))
+    read = _checked(directory / CONFIG, untrusted.parsed(text, directory / CONFIG))
     if read.dtype is not None:
         made = _built(directory / CONFIG, read)
-        if why := _difference(_forms(state), _forms(made.state_dict())):
+        if why := tensors.difference(_forms(state), _forms(made.state_dict())):
             raise ValueError(
                 f"{config['class']} is not what its arguments make: it {why}; if a weight is "
                 "pruned or parametrized, make that permanent first (torch.nn.utils.prune.remove, "
                 "parametrize.remove_parametrizations)"
             )
-    # Copies, since a file has no tensors that share memory.
-    weights = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
     try:
-        write_atomically(directory / WEIGHTS, as_bytes(weights))
+        write_atomically(directory / WEIGHTS, tensors.chunks(state))
         write_atomically(directory / CONFIG, text.encode())
     except OSError as error:
         raise UserError(f"cannot write into {directory}: {error.strerror}") from error
@@ -161,9 +132,11 @@ def load(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory}")
-    file, weights = _plain(directory / CONFIG), _plain(directory / WEIGHTS)
-    config = _checked(file, _parsed(file, _text(file)))
-    stored = _stored(weights)
+    file, weights = directory / CONFIG, directory / WEIGHTS
+    text = untrusted.text(directory, CONFIG, MAX_CONFIG_BYTES)
+    config = _checked(file, untrusted.parsed(text, file))
+    untrusted.opened(directory, WEIGHTS, MAX_WEIGHT_BYTES).close()
+    stored = tensors.forms(weights)
     name = config.made.__name__
     given: dict[str, Any] = {"cell": cell, "reverse": reverse}
     if not _takes(config.made, "cell"):
@@ -180,12 +153,11 @@ def load(
         )
     module = _built(file, config, **given)
     state = module.state_dict()
-    if why := _difference(stored, _forms(state)):
-        raise UserError(f"{weights} does not go with {CONFIG}: it {why}")
+    found = tensors.load(weights, _forms(state), CONFIG)
     # A person's cells keep their parameters, which an optimizer may have; on the meta device there
     # is nothing to keep.
     meta = any(tensor.is_meta for tensor in state.values())
-    module.load_state_dict(_tensors(weights), assign=meta)
+    module.load_state_dict(found, assign=meta)
     return module if device is None else module.to(device)
 
 
@@ -211,75 +183,22 @@ def _built(file: Path, config: Config, **given: Any) -> nn.Module:
             return config.made(**more, **config.arguments)
     except (ValueError, RuntimeError, OverflowError) as error:
         raise UserError(
-            f"{file}: no such {config.made.__name__} can be made: {_one_line(error)}"
+            f"{file}: no such {config.made.__name__} can be made: {one_line(error)}"
         ) from error
-
-
-def _plain(file: Path) -> Path:
-    try:
-        mode = file.lstat().st_mode
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        what = "a link" if stat.S_ISLNK(mode) else "no file"
-        raise UserError(f"{file} is {what}; it must be a plain file")
-    return file
-
-
-def _text(file: Path) -> str:
-    if (size := file.stat().st_size) > MAX_CONFIG_BYTES:
-        raise UserError(f"{file} has {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are read")
-    try:
-        return file.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
-
-
-def _parsed(file: Path, text: str) -> Any:
-    """JSON, strictly: no name twice, no NaN, no number that Python or torch would not hold."""
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in items:
-            if name in found:
-                raise ValueError(f"it has {_shown(name)} twice")
-            found[name] = value
-        return found
-
-    def number(digits: str) -> int | float:
-        value = float(digits)
-        whole = re.fullmatch(r"-?\d+", digits)
-        if not math.isfinite(value) or (whole and abs(value) >= 1 << 63):
-            raise ValueError(f"the number {_shown(digits)} is too large")
-        return int(digits) if whole else value
-
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is no number of JSON")
-
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=pairs,
-            parse_int=number,
-            parse_float=number,
-            parse_constant=constant,
-        )
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON as peephole writes it: {_one_line(error)}") from error
 
 
 def _checked(file: Path, data: Any) -> Config:
     """The config, if it is one that ``save`` writes."""
     if not isinstance(data, dict):
-        raise UserError(f"{file} must hold names and values, got {_shown(data)}")
+        raise UserError(f"{file} must hold names and values, got {shown(data)}")
     # The format first: another one may have other names.
     if type(data.get("format")) is not int or data["format"] != FORMAT:
-        raise UserError(f"{file}: format is {_shown(data.get('format'))}; this reads {FORMAT}")
+        raise UserError(f"{file}: format is {shown(data.get('format'))}; this reads {FORMAT}")
     known = classes()
     made = known.get(data["class"]) if isinstance(data.get("class"), str) else None
     if made is None:
         raise UserError(
-            f"{file}: class is {_shown(data.get('class'))}; it is one of {', '.join(known)}"
+            f"{file}: class is {shown(data.get('class'))}; it is one of {', '.join(known)}"
         )
     has_dtype = _takes(made, "dtype")
     wanted = ["format", "class", *(["dtype"] if has_dtype else []), "arguments"]
@@ -288,16 +207,16 @@ def _checked(file: Path, data: Any) -> Config:
     if has_dtype:
         dtype = DTYPES.get(data["dtype"]) if isinstance(data["dtype"], str) else None
         if dtype is None:
-            found = _shown(data["dtype"])
+            found = shown(data["dtype"])
             raise UserError(f"{file}: dtype is {found}; it is one of {', '.join(DTYPES)}")
     if not isinstance(arguments, dict):
-        raise UserError(f"{file}: arguments must be names and values, got {_shown(arguments)}")
+        raise UserError(f"{file}: arguments must be names and values, got {shown(arguments)}")
     options = _options(made)
     _check_names(f"{file}: arguments", arguments, list(options))
     for option, hint in options.items():
         if not _fits(arguments[option], hint):
             raise UserError(
-                f"{file}: {option} is {_shown(arguments[option])}; it must be "
+                f"{file}: {option} is {shown(arguments[option])}; it must be "
                 f"{' or '.join(_words(hint))}"
             )
     return Config(
@@ -311,7 +230,7 @@ def _check_names(where: str, given: Mapping[str, Any], wanted: list[str]) -> Non
     if lacking := [name for name in wanted if name not in given]:
         raise UserError(f"{where} lacks {lacking[0]!r}")
     if unknown := [name for name in given if name not in wanted]:
-        raise UserError(f"{where} has {_shown(unknown[0])}; there are {', '.join(wanted)}")
+        raise UserError(f"{where} has {shown(unknown[0])}; there are {', '.join(wanted)}")
 
 
 # What a class takes, as its constructor says it
@@ -361,63 +280,9 @@ def _words(hint: Any) -> list[str]:
     return [words[hint]] if hint in words else ["null"] if hint is NoneType else []
 
 
-# Tensors
-
-
-def _stored(file: Path) -> dict[str, Form]:
-    """Names, dtypes and shapes, which stand at the file's beginning, without the rest of it."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            return {
-                name: Form(_dtype(part.get_dtype()), tuple(part.get_shape()))
-                for name, part in found.items()
-            }
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
-
-
-def _dtype(name: str) -> str:
-    """As torch calls it, or where we write none such, as the file does."""
-    return _name(STORED_DTYPES[name]) if name in STORED_DTYPES else name
-
-
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            # Cloned, so that they do not stand on the file, which may change.
-            return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
-
-
-def _forms(state: Mapping[str, Any]) -> dict[str, Form]:
-    return {name: Form(_name(tensor.dtype), tuple(tensor.shape)) for name, tensor in state.items()}
-
-
-def _difference(given: Mapping[str, Form], wanted: Mapping[str, Form]) -> str | None:
-    """The first one, as what "it" has or lacks."""
-    for name in wanted:
-        if name not in given:
-            return f"lacks {name!r}"
-    for name in given:
-        if name not in wanted:
-            return f"has {_shown(name)}, which does not belong there"
-    for name, form in wanted.items():
-        if given[name] != form:
-            return f"has {name!r} as {given[name]}, which must be {form}"
-    return None
-
-
-def _shown(value: Any) -> str:
-    """On one line, and not more than that of a stranger's text."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200]
+def _forms(state: Mapping[str, Tensor]) -> dict[str, Form]:
+    return {name: Form.of(tensor) for name, tensor in state.items()}

@@ -12,6 +12,7 @@ COMMANDS = {
     "steps": "one sequence, one step at a time, beside torch.nn's layer and cell",
     "overheads": "a small batch: what the op, autograd and the layer each add",
     "sampler": "deciding which sequences make an update, and whether similar lengths are worth it",
+    "tables": "a table of 10 million rows: conversion, second start, memory, waiting for data",
     "reproduce": "the seed experiment, from its command to its report",
     "report": "all bars, and what the newest results say of them, in Markdown",
 }

@@ -647,3 +647,33 @@ def test_weights_are_read_back_exactly(train: Any) -> None:
     _, model = table.open_run(run.path)
     for name, weight in run.model.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
+
+
+def test_a_table_from_python_as_from_a_file(tmp_path: Path, train: Any) -> None:
+    columns, others = pa.table(shifts()), pa.table(shifts(5, seed=1))
+    run = train(shifts(), test=write(tmp_path / "test.csv", shifts(5, seed=1)), **LABEL)
+    own = table.train(
+        columns, test=others, model=SMALL, training=SHORT, out=tmp_path / "own", **LABEL
+    )
+    assert {**own.metrics, "seconds": 0} == {**run.metrics, "seconds": 0}
+    config = Run.open(own.path).config
+    assert (config["file"], config["valid"], config["test"]) == ("the Table", None, "the Table")
+    by_table, by_file = table.evaluate(own, others), table.evaluate(run, tmp_path / "test.csv")
+    assert by_table.metrics == by_file.metrics
+    predicted = table.predict(own, others.drop_columns(["label"]))
+    assert predicted.equals(table.predict(run, tmp_path / "test.csv"))
+
+
+def test_tensors_are_trained_on(tmp_path: Path) -> None:
+    tensors = [torch.randn(1 + k % 4, 3) + (-1) ** k for k in range(12)]
+    made = table.from_tensors(tensors, ["up", "down"] * 6)
+    run = table.train(
+        made,
+        target="target",
+        sequence="sequence",
+        model=SMALL,
+        training=SHORT,
+        out=tmp_path / "run",
+    )
+    assert run.recipe.features.names == ["x1", "x2", "x3"]
+    assert run.recipe.per == "sequence"

@@ -50,14 +50,14 @@ class Converted:
     """What an entry with rows is.
 
     Attributes:
-        path: the file or folder.
+        origin: the file or folder, or the fingerprint of a table from Python.
         form: how it was read.
         rows: how many.
         starts: for a folder, where each file begins.
-        sources: what the files were like.
+        sources: what the files were like; none for a table from Python.
     """
 
-    path: str
+    origin: str
     form: Form
     rows: int
     starts: tuple[Start, ...]
@@ -92,26 +92,52 @@ def convert(
         gathered = gather(
             path, keep=spool.keep, sequence=form.sequence, text=form.text, option=option
         )
-        columns = Source(gathered.schema.empty_table(), str(path))
-        check(columns)
-        for name, role in ((form.sequence, "sequence"), (form.order, "order")):
-            if name is not None:
-                columns.need(name, role)
+        check(Source(gathered.schema.empty_table(), str(path)))
         pa.default_memory_pool().release_unused()
-        found = _order(gathered, path, form)
+        found = order_of(gathered, str(path), form)
         spool.release()
-        with Writer(folder / ROWS, _storable(gathered.schema.empty_table()).schema) as writer:
-            for table in _in_order(gathered, found, folder, spool.bytes):
-                writer.write(table)
+        put_in_order(gathered, found, folder, spool.bytes)
     (folder / SPOOL).unlink()
-    _save(folder, found)
-    return Converted(
-        str(path.resolve()),
-        form,
-        gathered.rows,
-        tuple(Start(file, row) for file, row in gathered.starts),
-        sources,
-    )
+    starts = tuple(Start(file, row) for file, row in gathered.starts)
+    return Converted(str(path.resolve()), form, gathered.rows, starts, sources)
+
+
+def order_of(gathered: Gathered, name: str, form: Form) -> Order:
+    """See ``find_order``; ``name`` is what to call the table in errors."""
+    whole, names = Source(gathered.schema.empty_table(), name), []
+    for column, role in ((form.sequence, "sequence"), (form.order, "order")):
+        if column is not None:
+            whole.need(column, role)
+            names.append(column)
+    if not names:
+        return Order(None, np.array([gathered.rows]), None)
+    columns = pa.concat_tables(table.select(names) for table in gathered.blocks())
+    return find_order(Source(columns, name, gathered.starts), form.sequence, form.order)
+
+
+def put_in_order(gathered: Gathered, found: Order, folder: Path, size: int) -> None:
+    """Write rows in an order, and where each sequence begins.
+
+    Args:
+        gathered: the rows.
+        found: their order.
+        folder: gets the files.
+        size: about how many bytes the rows take in memory.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+    with Writer(folder / ROWS, storable(gathered.schema.empty_table()).schema) as writer:
+        for table in _in_order(gathered, found, folder, size):
+            writer.write(table)
+    np.save(folder / OFFSETS, np.concatenate([[0], found.lengths.cumsum()]))
+    if found.rows is not None:
+        np.save(folder / ORIGINS, found.rows)
+    if found.ids is not None:
+        with pa.OSFile(str(folder / IDS), "wb") as file:
+            table = pa.table({"id": found.ids})
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
 
 
 def load(folder: Path, converted: Converted, name: str) -> tuple[Source, Grouping]:
@@ -250,18 +276,10 @@ def _early(path: Path, form: Form, check: Check) -> Callable[[pa.Table], None]:
     return first
 
 
-def _order(gathered: Gathered, path: Path, form: Form) -> Order:
-    names = [name for name in (form.sequence, form.order) if name is not None]
-    if not names:
-        return Order(None, np.array([gathered.rows]), None)
-    columns = pa.concat_tables(table.select(names) for table in gathered.blocks())
-    return find_order(Source(columns, str(path), gathered.starts), form.sequence, form.order)
-
-
 def _in_order(gathered: Gathered, found: Order, folder: Path, size: int) -> Iterator[pa.Table]:
     """The rows in order, a block at a time; ``size`` is about what they take in memory."""
     if found.rows is None:
-        yield from map(_storable, gathered.blocks())
+        yield from map(storable, gathered.blocks())
         return
     rows = found.rows
     buckets = min(MOST_BUCKETS, math.ceil(size / BUCKET_BYTES))
@@ -284,37 +302,28 @@ def _deal_out(gathered: Gathered, rows: Array, height: int, files: list[Path]) -
     bucket = np.empty(len(rows), dtype=np.uint16)
     for k in range(len(files)):
         bucket[rows[k * height : (k + 1) * height]] = k
-    schema, first = _storable(gathered.schema.empty_table()).schema, 0
+    schema, first = storable(gathered.schema.empty_table()).schema, 0
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(pa.OSFile(str(path), "wb")) for path in files]
         writers = [stack.enter_context(pa.ipc.new_stream(file, schema)) for file in opened]
         for table in gathered.blocks():
             own = bucket[first : first + table.num_rows]
             first += table.num_rows
-            sorted_ = _storable(table).take(pa.array(own.argsort(kind="stable")))
+            sorted_ = storable(table).take(pa.array(own.argsort(kind="stable")))
             bounds = np.bincount(own, minlength=len(files)).cumsum().tolist()
             for writer, begin, end in zip(writers, [0, *bounds], bounds, strict=False):
                 writer.write_table(sorted_.slice(begin, end - begin))
 
 
-def _storable(table: pa.Table) -> pa.Table:
-    """Without what an Arrow file cannot hold or nothing reads: a file has one dictionary."""
+def storable(table: pa.Table) -> pa.Table:
+    """A table without nested columns' values, which nothing reads, and without dictionaries, of
+    which an Arrow file can hold only one for a column.
+    """
     table = without_nested(table)
     for k, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(k, field.name, table.column(k).cast(field.type.value_type))
     return table
-
-
-def _save(folder: Path, found: Order) -> None:
-    np.save(folder / OFFSETS, np.concatenate([[0], found.lengths.cumsum()]))
-    if found.rows is not None:
-        np.save(folder / ORIGINS, found.rows)
-    if found.ids is not None:
-        with pa.OSFile(str(folder / IDS), "wb") as file:
-            table = pa.table({"id": found.ids})
-            with pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
 
 
 def _mapped(path: Path) -> tuple[mmap.mmap, pa.Table]:

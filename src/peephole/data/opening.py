@@ -4,18 +4,20 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from peephole.data import convert, fingerprint, tables
+from peephole.data import convert, fingerprint, frames, tables
 from peephole.data.blocks import check_file
 from peephole.data.cache import Cache
 from peephole.data.convert import Check, Converted
 from peephole.data.fingerprint import Marks
+from peephole.data.frames import Frame
 from peephole.data.reading import Form, files_of
 from peephole.data.schema import to_json
-from peephole.data.sequences import Grouping, arrange
+from peephole.data.sequences import Grouping, Order, arrange, put_in_order
 from peephole.data.tables import Source
 from peephole.errors import UserError
 
@@ -26,19 +28,20 @@ IN_MEMORY = 1 << 25
 
 
 def open_table(
-    path: str | Path,
+    given: Any,
     form: Form,
     *,
     option: str | None = None,
     check: Check,
     cache: Cache | None = None,
 ) -> tuple[Source, Grouping]:
-    """Open a file, or a folder with one sequence a file, in the order of its sequences.
+    """Open a table in the order of its sequences.
 
     Args:
-        path: as in ``tables.read``.
+        given: the path of a file, or of a folder with one sequence a file, as in
+            ``tables.read``; or a table from Python, as in ``frames.frame``.
         form: how it is read and put in order.
-        option: the option that named the file, for errors.
+        option: the option that named the table, for errors.
         check: raises UserError where the columns do not do. It may be called more than once, and
             with a table that has them and no rows.
         cache: where a large table goes; None to take it into memory whatever its size.
@@ -47,7 +50,9 @@ def open_table(
         UserError: it cannot be read, grouped or ordered, or changes meanwhile; the cache cannot be
             written to.
     """
-    path = Path(path)
+    if not frames.is_path(given):
+        return _open_frame(frames.frame(given, option), form, check, cache)
+    path = Path(given)
     if cache is None:
         return _in_memory(path, form, option, check)
     if not cache.always and _size(path, option) < IN_MEMORY:
@@ -56,8 +61,49 @@ def open_table(
         _check_same(path, known, option)
     else:
         known, source, grouping = _cached(path, form, option, check, cache)
-    shaped = [VERSION, fingerprint.content(known), to_json(form)]
-    return replace(source, fingerprint=_digest(shaped)), grouping
+    return _marked(source, fingerprint.content(known), form), grouping
+
+
+def _open_frame(
+    frame: Frame, form: Form, check: Check, cache: Cache | None
+) -> tuple[Source, Grouping]:
+    check(Source(frame.gathered.schema.empty_table(), frame.name))
+    if cache is None:
+        return arrange(Source(frame.whole(), frame.name), form.sequence, form.order)
+    content = frame.fingerprint()
+    found = convert.order_of(frame.gathered, frame.name, form)
+    if frame.table is not None and found.rows is None and not cache.always:
+        source, grouping = Source(frame.table, frame.name), found.grouping(form.order)
+    elif frame.bytes < IN_MEMORY and not cache.always:
+        source, grouping = put_in_order(Source(frame.whole(), frame.name), found, form.order)
+    else:
+        source, grouping = _cached_frame(frame, content, found, form, cache)
+    return _marked(source, content, form), grouping
+
+
+def _cached_frame(
+    frame: Frame, content: str, found: Order, form: Form, cache: Cache
+) -> tuple[Source, Grouping]:
+    def make(folder: Path) -> Converted:
+        cache.say(f"{frame.name} is put in order once, into {cache.path / name}")
+        convert.put_in_order(frame.gathered, found, folder, frame.bytes)
+        return Converted(content, form, frame.gathered.rows, (), ())
+
+    def load(folder: Path, converted: Converted) -> tuple[Source, Grouping]:
+        return convert.load(folder, converted, frame.name)
+
+    def stale(converted: Converted) -> str | None:
+        if (converted.origin, converted.form) == (content, form):
+            return None
+        return f"{cache.path / name} was made from other data"
+
+    name = "rows-" + _digest([VERSION, content, to_json(form)])[:24]
+    return cache.entry(name, Converted, make=make, load=load, stale=stale)
+
+
+def _marked(source: Source, content: str, form: Form) -> Source:
+    """With a fingerprint of what was read, and how."""
+    return replace(source, fingerprint=_digest([VERSION, content, to_json(form)]))
 
 
 def _in_memory(path: Path, form: Form, option: str | None, check: Check) -> tuple[Source, Grouping]:
@@ -86,8 +132,8 @@ def _cached(
 
     def stale(converted: Converted) -> str | None:
         folder = cache.path / name
-        if (converted.path, converted.form) != (str(path.resolve()), form):
-            return f"{folder} was made from {converted.path}, not from {path}"
+        if (converted.origin, converted.form) != (str(path.resolve()), form):
+            return f"{folder} was made from {converted.origin}, not from {path}"
         why = fingerprint.difference(path, converted.sources, option)
         return None if why is None else f"{why} since {folder} was made"
 

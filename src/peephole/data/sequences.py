@@ -183,7 +183,11 @@ def flagged(
 
 def arrange(source: Source, sequence: str | None, order: str | None) -> tuple[Source, Grouping]:
     """Group a table's rows by sequence and put them into that order; see ``find_order``."""
-    found = find_order(source, sequence, order)
+    return put_in_order(source, find_order(source, sequence, order), order)
+
+
+def put_in_order(source: Source, found: Order, order: str | None) -> tuple[Source, Grouping]:
+    """Put a table's rows into the order that was found, by a column ``order``."""
     if found.rows is not None:
         table = without_nested(source.table).take(pa.array(found.rows))
         source = replace(source, table=table, rows=found.rows)

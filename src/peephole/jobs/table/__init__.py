@@ -5,8 +5,12 @@ from peephole.jobs import table
 run = table.train("train.csv", target="label", sequence="id", test="test.csv")
 print(run.metrics["test.accuracy"], run.path)
 table.predict(run, "new.csv", out="predictions.csv")
+
+Where a file is named there may be a table from Python: an Arrow table, a pandas or polars frame, a
+Hugging Face ``datasets.Dataset``, or the one that ``from_tensors`` makes of tensors.
 """
 
+from peephole.data.frames import from_tensors
 from peephole.jobs.table.settings import TrainSettings
 from peephole.jobs.table.train import TableRun, train
 from peephole.jobs.table.use import evaluate, open_run, predict
@@ -20,6 +24,7 @@ __all__ = [
     "TableRun",
     "TrainSettings",
     "evaluate",
+    "from_tensors",
     "open_run",
     "predict",
     "train",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from peephole.data import features as columns
 from peephole.data.arrays import kept
 from peephole.data.cache import Cache
 from peephole.data.features import Chosen
+from peephole.data.frames import is_path
 from peephole.data.opening import open_table
 from peephole.data.reading import FOLDER_COLUMN, Form
 from peephole.data.sequences import Array, Grouping, shown
@@ -55,13 +57,13 @@ class Opened:
 
 
 def prepare(
-    file: str | Path,
+    file: Any,
     data: DataSettings,
     model: ModelSettings,
     training: TrainSettings,
     *,
-    valid: str | Path | None,
-    test: str | Path | None,
+    valid: Any,
+    test: Any,
     seed: int,
     say: Say,
     cache: Cache | None = None,
@@ -69,7 +71,7 @@ def prepare(
     """Read the files and settle what to train on.
 
     Args:
-        file: to train on.
+        file: to train on; as ``valid`` and ``test`` a path, or a table from Python.
         data: a person's settings.
         model: likewise.
         training: likewise.
@@ -103,7 +105,7 @@ def prepare(
 
 def load(
     recipe: Recipe,
-    path: str | Path,
+    given: Any,
     *,
     say: Say,
     scored: bool = True,
@@ -114,7 +116,7 @@ def load(
 
     Args:
         recipe: fitted to the training data.
-        path: the file.
+        given: the file, or a table from Python.
         say: takes each line that a person should read.
         scored: whether it must have targets.
         option: the option that named the file, for errors.
@@ -124,7 +126,7 @@ def load(
         UserError: it does not fit, or has no targets where ``scored`` asks for them.
     """
     source, grouping = open_table(
-        path,
+        given,
         Form(recipe.sequence, recipe.order, tuple(sorted(recipe.text_columns()))),
         option=option,
         check=lambda columns: recipe.check_columns(columns, scored=scored, option=option),
@@ -143,10 +145,10 @@ def load(
 
 
 def _open(
-    file: str | Path, data: DataSettings, model: ModelSettings, say: Say, cache: Cache | None
+    file: Any, data: DataSettings, model: ModelSettings, say: Say, cache: Cache | None
 ) -> Opened:
     check_ahead(data.ahead)
-    if Path(file).is_dir() and data.sequence is None:
+    if is_path(file) and Path(file).is_dir() and data.sequence is None:
         data = replace(data, sequence=FOLDER_COLUMN)
     source, grouping = open_table(
         file,
@@ -209,7 +211,7 @@ def _size(source: Source, grouping: Grouping) -> str:
 
 
 def _sequences(
-    opened: Opened, valid: str | Path | None, seed: int, say: Say, cache: Cache | None
+    opened: Opened, valid: Any, seed: int, say: Say, cache: Cache | None
 ) -> SequencesTask:
     grouping, data, kind = opened.grouping, opened.data, opened.kind
     eligible = grouping.lengths > (data.ahead or 0)
@@ -238,9 +240,7 @@ def _sequences(
     return SequencesTask(recipe, opened.model, train.examples, validation, training.ids)
 
 
-def _series(
-    opened: Opened, valid: str | Path | None, window: int, say: Say, cache: Cache | None
-) -> SeriesTask:
+def _series(opened: Opened, valid: Any, window: int, say: Say, cache: Cache | None) -> SeriesTask:
     N, ahead = opened.grouping.steps, opened.data.ahead or 0
     cut = N if valid is not None else cut_series(N)
     if cut - ahead < 2:

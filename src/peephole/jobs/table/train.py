@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from peephole import run as runs
 from peephole.data.cache import Cache
+from peephole.data.frames import name_of
 from peephole.data.missing import Missing
 from peephole.data.schema import check_choices, to_json
 from peephole.errors import UserError
@@ -52,7 +53,7 @@ class TableRun:
 
 
 def train(
-    file: str | Path,
+    file: Any,
     *,
     target: str,
     sequence: str | None = None,
@@ -62,8 +63,8 @@ def train(
     target_per: Literal["auto", "sequence", "step"] = "auto",
     ahead: int | None = None,
     missing: Missing = "error",
-    valid: str | Path | None = None,
-    test: str | Path | None = None,
+    valid: Any = None,
+    test: Any = None,
     model: ModelSettings | None = None,
     training: TrainSettings | None = None,
     seed: int = 0,
@@ -76,11 +77,13 @@ def train(
     """Train a model on a table of sequences and write a run folder.
 
     Args:
-        file: CSV, Parquet or JSON lines, a row a step; or a folder, one sequence a file.
+        file: CSV, Parquet or JSON lines, a row a step; or a folder, one sequence a file; or a table
+            from Python: an Arrow table, a pandas or polars frame, a ``datasets.Dataset``, or what
+            ``from_tensors`` makes.
         target: as ``sequence``, ``order``, ``features``, ``task``, ``target_per``, ``ahead`` and
             ``missing``: see ``DataSettings``.
-        valid: a file to choose the best model by; a part of ``file`` is held out if None.
-        test: a file to score the final model on.
+        valid: a file or table to choose the best model by; a part of ``file`` is held out if None.
+        test: a file or table to score the final model on.
         model: the network; the defaults of ``ModelSettings`` if None.
         training: how to train it; the defaults of ``TrainSettings`` if None.
         seed: of the weights, the order of the batches and which sequences are held out.
@@ -147,10 +150,10 @@ def train(
         metrics = _metrics(scores, fitted)
         draft.event({"event": "final", **metrics})
         config = {
-            "file": str(file),
+            "file": name_of(file),
             **asdict(prepared.data),
-            "valid": None if valid is None else str(valid),
-            "test": None if test is None else str(test),
+            "valid": None if valid is None else name_of(valid),
+            "test": None if test is None else name_of(test),
             "model": asdict(prepared.task.settings),
             "train": _resolved(training, loop),
             "seed": seed,

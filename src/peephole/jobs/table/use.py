@@ -63,7 +63,7 @@ def open_run(path: str | Path) -> tuple[Recipe, SequenceModel]:
 
 def evaluate(
     run_or_path: TableRun | str | Path,
-    file: str | Path,
+    file: Any,
     *,
     missing: Missing | None = None,
     say: Say | None = None,
@@ -72,7 +72,7 @@ def evaluate(
 
     Args:
         run_or_path: a trained model.
-        file: of the same form as the training data.
+        file: a file or table of the same form as the training data.
         missing: what to do about missing features; as in training if None.
         say: takes each line that a person should read.
 
@@ -86,7 +86,7 @@ def evaluate(
 
 def predict(
     run_or_path: TableRun | str | Path,
-    file: str | Path,
+    file: Any,
     out: str | Path | None = None,
     *,
     missing: Missing | None = None,
@@ -97,7 +97,7 @@ def predict(
 
     Args:
         run_or_path: a trained model.
-        file: of the same form as the training data.
+        file: a file or table of the same form as the training data.
         out: a CSV, Parquet or JSON lines file to write.
         missing: what to do about missing features; as in training if None.
         overwrite: whether a file that is there may be replaced.

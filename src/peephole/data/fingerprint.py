@@ -51,7 +51,7 @@ def marks(path: Path, option: str | None = None) -> Marks:
     Raises:
         UserError: there is none, or it cannot be read or be a table.
     """
-    return tuple(_mark(file, option) for file in _files(path, option))
+    return tuple(mark(file, option) for file in _files(path, option))
 
 
 def difference(path: Path, known: Marks, option: str | None = None) -> str | None:
@@ -61,19 +61,19 @@ def difference(path: Path, known: Marks, option: str | None = None) -> str | Non
         UserError: as ``marks``.
     """
     files = {file.name: file for file in _files(path, option)}
-    for mark in known:
-        if mark.name not in files:
-            return f"{path}: {mark.name} is gone"
-        if _differs(files[mark.name], mark, option):
-            return f"{files[mark.name]} has changed"
-    if more := sorted(files.keys() - {mark.name for mark in known}):
+    for one in known:
+        if one.name not in files:
+            return f"{path}: {one.name} is gone"
+        if differs(files[one.name], one, option):
+            return f"{files[one.name]} has changed"
+    if more := sorted(files.keys() - {one.name for one in known}):
         return f"{path}: {more[0]} is new"
     return None
 
 
 def content(known: Marks) -> str:
     """A digest of names and contents, whatever the times."""
-    names = [(mark.name, mark.digest) for mark in known]
+    names = [(one.name, one.digest) for one in known]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
@@ -93,7 +93,12 @@ def _files(path: Path, option: str | None) -> list[Path]:
     return files
 
 
-def _mark(file: Path, option: str | None) -> Mark:
+def mark(file: Path, option: str | None = None) -> Mark:
+    """What one file is like.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     now = time.time_ns()
     try:
         status = file.stat()
@@ -111,9 +116,14 @@ def _mark(file: Path, option: str | None) -> Mark:
     )
 
 
-def _differs(file: Path, mark: Mark, option: str | None) -> bool:
+def differs(file: Path, known: Mark, option: str | None = None) -> bool:
+    """Whether a file holds other contents than it held.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     status = file.stat()
-    if status.st_size != mark.bytes:
+    if status.st_size != known.bytes:
         return True
-    times = (status.st_mtime_ns, status.st_ctime_ns) == (mark.modified, mark.changed)
-    return not (times and mark.settled) and _mark(file, option).digest != mark.digest
+    times = (status.st_mtime_ns, status.st_ctime_ns) == (known.modified, known.changed)
+    return not (times and known.settled) and mark(file, option).digest != known.digest

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peephole import jobs, nn, ops
+    from peephole.jobs.text import sample
     from peephole.nn import (
         GRU,
         LSTM,
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "nn",
     "ops",
+    "sample",
 ]
 
 _ROOMS = ("jobs", "nn", "ops")
@@ -45,7 +47,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'peephole' has no attribute {name!r}")
     if name in _ROOMS:
         return importlib.import_module(f"peephole.{name}")
-    home = "peephole.ragged" if name == "Ragged" else "peephole.nn"
+    homes = {"Ragged": "peephole.ragged", "sample": "peephole.jobs.text"}
+    home = homes.get(name, "peephole.nn")
     return getattr(importlib.import_module(home), name)
 
 

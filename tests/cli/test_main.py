@@ -60,8 +60,8 @@ def test_usage_errors_load_nothing_heavy(words: list[str], tmp_path: Path) -> No
     [
         (["tran"], "peephole: there is no command 'tran'; did you mean train?"),
         (["xyz"], "peephole: there is no command 'xyz'; see peephole --help"),
-        (["train"], "peephole: train what? there is table"),
-        (["train", "tabel"], "peephole: train: there is no 'tabel'; there is table"),
+        (["train"], "peephole: train what? there is table and text"),
+        (["train", "tabel"], "peephole: train: there is no 'tabel'; there is table and text"),
         (
             ["reproduce", "--sede", "3"],
             "peephole reproduce: --sede: there is no such option; did you mean --seeds?",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jsonargparse import Namespace
 
 from peephole import __version__
-from peephole.cli import reproduce, runs, table
+from peephole.cli import evaluate, reproduce, runs, table, text
 from peephole.cli.parser import Parser, UsageError, nearest
 from peephole.errors import UserError
 
@@ -35,7 +35,11 @@ COMMANDS = {
     "train table": Command(
         "train a model on a table of your own sequences", table.train_options, table.train
     ),
-    "evaluate": Command("score a trained model on a file", table.evaluate_options, table.evaluate),
+    "train text": Command(
+        "train a language model on a text of your own", text.train_options, text.train
+    ),
+    "sample": Command("let a language model write", text.sample_options, text.sample),
+    "evaluate": Command("score a trained model on a file", evaluate.options, evaluate.run),
     "predict": Command("write a trained model's predictions", table.predict_options, table.predict),
     "runs": Command("list run folders, their state and their best figure", runs.options, runs.run),
     "example table": Command(

@@ -12,7 +12,6 @@ from peephole.ragged import Ragged
 from peephole.tasks.text.settings import Network
 
 FORGET_BIAS = 1.0
-EMBEDDING_SD = 0.1
 
 # For each of the cell's states, h and for the lstm c: [L, P, H].
 State = tuple[Float[Tensor, "L P H"], ...]
@@ -36,13 +35,19 @@ class TextModel(nn.Module):
         normalized = network.layers if network.layer_norm == "output" else 0
         self.norms = nn.ModuleList(nn.LayerNorm(network.hidden_size) for _ in range(normalized))
         self.output_bias = nn.Parameter(torch.zeros(size))
-        self.output = (
-            None if network.tied else nn.Parameter(torch.empty(size, network.hidden_size))
-        )
+        self.output = None if network.tied else nn.Parameter(torch.empty(size, network.hidden_size))
+        # As an input a number is to be about 1, as an output's weight much less: an embedding
+        # that is both is scaled where it goes in (Vaswani et al. 2017, section 3.4).
+        self.scale = network.embedding_size**0.5 if network.tied else 1.0
         with torch.no_grad():
-            self.embedding.weight.normal_(0, EMBEDDING_SD)
+            self.embedding.weight.normal_(0, 1 / self.scale)
             if self.output is not None:
-                self.output.normal_(0, EMBEDDING_SD)
+                self.output.normal_(0, network.hidden_size**-0.5)
+
+    def embedded(self, ids: Int64[Tensor, "N"]) -> Float[Tensor, "N E"]:
+        """What goes into the first layer."""
+        x: Tensor = self.embedding(ids)
+        return x if self.scale == 1 else x * self.scale
 
     @property
     def start(self) -> int:
@@ -55,9 +60,8 @@ class TextModel(nn.Module):
 
     def initial_state(self, sequences: int) -> State:
         """Zeros."""
-        states = len(self.layers[0].states)
         zeros = self.output_bias.new_zeros(len(self.layers), sequences, self.network.hidden_size)
-        return (zeros,) * states
+        return (zeros,) * self.network.states
 
     def forward(
         self, inputs: Int64[Tensor, "N"], offsets: Int64[Tensor, "P_plus_1"], state: State
@@ -72,7 +76,7 @@ class TextModel(nn.Module):
         Returns:
             The logits, and the state of each sequence at its end.
         """
-        ragged = Ragged(self._dropped(self.embedding(inputs)), offsets)
+        ragged = Ragged(self._dropped(self.embedded(inputs)), offsets)
         ends = []
         for k, layer in enumerate(self.layers):
             before = tuple(s[k : k + 1] for s in state)

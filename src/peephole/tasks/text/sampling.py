@@ -78,8 +78,9 @@ class Writer:
     def __init__(self, model: TextModel) -> None:
         self.model = model
         self.cells = [_cell(layer, model.network) for layer in model.layers]
-        self.state = model.initial_state(1)
-        self.parts = self._apart(self.state)
+        self.parts = self._apart(model.initial_state(1))
+        with torch.no_grad():
+            self.inputs = model.embedded(torch.arange(model.size + 1))
 
     @staticmethod
     def _apart(state: State) -> list[tuple[Tensor, ...]]:
@@ -100,7 +101,7 @@ class Writer:
     def step(self, id: int) -> Float[np.ndarray, "A"]:
         """Read one character; gives the logits of the next."""
         model = self.model
-        x = model.embedding.weight[id : id + 1]
+        x = self.inputs[id : id + 1]
         for k, cell in enumerate(self.cells):
             part = self.parts[k]
             new = cell(x, part if len(part) > 1 else part[0])
@@ -195,5 +196,7 @@ def _cell(layer: torch.nn.Module, network: Network) -> LSTMCell | GRUCell | RNNC
 
 def _shown(characters: str, most: int = 80) -> str:
     """Characters so that each can be seen."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters)
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters
+    )
     return repr(shown if len(shown) <= most else shown[: most - 3] + "...").replace("\\\\", "\\")

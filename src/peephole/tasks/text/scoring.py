@@ -1,6 +1,7 @@
 """What a text costs a model, in nats: read from its beginning, with the state carried."""
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -58,6 +59,20 @@ class Cost:
     def mean(self) -> float:
         """Nats a character."""
         return self.nats / self.targets
+
+    @property
+    def bits(self) -> float:
+        """Bits a character."""
+        return self.mean / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """Of a character: among so many that are equally likely a choice is as hard."""
+        return math.exp(self.mean)
+
+    def positions(self) -> list[tuple[int, float]]:
+        """Where each bin of ``by_position`` begins, counted from 1, and its nats a character."""
+        return [(1 << k, nats / n) for k, (nats, n) in enumerate(self.by_position.tolist()) if n]
 
     def add(self, nats: Float[np.ndarray, "n"], position: int) -> None:
         """Take neighbours' costs; the first of them is at ``position`` of its document, from 0."""
@@ -209,4 +224,3 @@ def _nats(logits: Float[Tensor, "n A"], targets: Int64[np.ndarray, "n"]) -> Floa
 
 def _joined(states: State, more: State) -> State:
     return tuple(torch.cat([s, m], 1) for s, m in zip(states, more, strict=True))
-

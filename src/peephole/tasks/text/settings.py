@@ -43,6 +43,11 @@ class Network:
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
 
+    @property
+    def states(self) -> int:
+        """How many tensors the state of a layer is: h, and the lstm's c."""
+        return 2 if self.cell == "lstm" else 1
+
 
 def check(network: Network) -> None:
     """Raise UserError where an option is out of range or contradicts another."""

@@ -1,8 +1,9 @@
 """A text as a task of the training loop."""
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from peephole.tasks.protocol import Batching, Loss, Plan
 from peephole.tasks.protocol import State as Carried
 from peephole.tasks.text import scoring
 from peephole.tasks.text.model import State, TextModel
+from peephole.tasks.text.sampling import Choice, written
 from peephole.tasks.text.settings import Network
 
 # How many characters are scored at an evaluation while a model trains.
 SCORED = 65_536
+# How many it writes then.
+SAMPLE = 200
 
 
 class Window(NamedTuple):
@@ -55,12 +59,14 @@ class TextTask:
         corpus: the text.
         network: checked.
         window: steps in a window.
+        on_sample: takes what the model writes, at each evaluation.
         monitor: nats a character of the held-out part.
     """
 
     corpus: Corpus
     network: Network
     window: int = 128
+    on_sample: Callable[[str], None] | None = None
     monitor: str = "loss"
     goal: Literal["min", "max"] = "min"
 
@@ -124,9 +130,8 @@ class TextTask:
     def _initial(self, batch: Window, state: Carried) -> State:
         """Each piece's initial state, as the model takes it."""
         if state is None:
-            states = 2 if self.network.cell == "lstm" else 1
             shape = (self.network.layers, len(batch.stream), self.network.hidden_size)
-            return (torch.zeros(shape, device=batch.inputs.device),) * states
+            return (torch.zeros(shape, device=batch.inputs.device),) * self.network.states
         rows = [s[batch.stream] * batch.continues[:, None, None] for s in state]
         return tuple(s.transpose(0, 1).contiguous() for s in rows)
 
@@ -143,8 +148,16 @@ class TextTask:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Nats a character of the held-out part, or of much of it where it is long."""
         assert isinstance(model, TextModel)
+        if self.on_sample is not None:
+            self.on_sample(self.sample(model))
         stretches = scoring.spread(self.held_out, SCORED)
         return {"loss": scoring.static(model, self.corpus.ids, stretches).mean}
+
+    def sample(self, model: TextModel) -> str:
+        """The beginning of what the model writes, always by the same draws."""
+        here = model if model.output_bias.is_cpu else copy.deepcopy(model).cpu()
+        text = written(here, self.corpus.alphabet, length=SAMPLE, choice=Choice())
+        return "".join(text)
 
     def names(self, share: Pieces) -> list[str]:
         unit = {"char": "characters", "byte": "bytes"}[self.corpus.alphabet.unit]

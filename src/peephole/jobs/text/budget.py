@@ -1,0 +1,307 @@
+"""From wall time to a network and a schedule, by how fast this machine is.
+
+All that was chosen by trying stands in the tables of this file.
+"""
+
+import contextlib
+import math
+import os
+import re
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+from peephole.data.cache import Say
+from peephole.data.corpus import Corpus
+from peephole.errors import UserError
+from peephole.jobs.text.settings import (
+    EVALUATIONS,
+    ModelSettings,
+    TrainSettings,
+    loop_settings,
+)
+from peephole.tasks.protocol import Batching
+from peephole.tasks.text.model import TextModel
+from peephole.tasks.text.settings import Network, check
+from peephole.tasks.text.task import SCORED, TextTask
+from peephole.train import fit
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LEAST_SECONDS = 5.0
+
+
+class Size(NamedTuple):
+    """A network that is worth its time from some amount of reading on.
+
+    Attributes:
+        read: characters that the budget must let it read.
+        text: characters that the training part must have.
+        hidden_size: as ``layers`` and ``embedding_size``: see ``Network``.
+        learning_rate: at its highest.
+    """
+
+    read: float
+    text: float
+    hidden_size: int
+    layers: int
+    embedding_size: int
+    learning_rate: float
+
+
+class Dropping(NamedTuple):
+    """How much is dropped from how many passes over the text on."""
+
+    passes: float
+    dropout: float
+    recurrent_dropout: float
+
+
+SIZES = (
+    Size(0, 0, 128, 2, 64, 6e-3),
+    Size(1.5e6, 2e5, 256, 2, 128, 4e-3),
+    Size(1.0e7, 5e5, 384, 2, 128, 3e-3),
+    Size(2.0e7, 8e5, 512, 2, 128, 3e-3),
+    Size(8.0e7, 5e6, 768, 2, 256, 2e-3),
+    Size(2.0e8, 2e7, 1024, 2, 256, 1.5e-3),
+)
+DROPPING = (
+    Dropping(0, 0.0, 0.0),
+    Dropping(3, 0.1, 0.0),
+    Dropping(6, 0.2, 0.1),
+    Dropping(12, 0.3, 0.2),
+    Dropping(25, 0.4, 0.3),
+)
+# What the speed of the others is told from, before the one that is chosen is measured.
+REFERENCE = SIZES[1]
+STREAMS, WINDOW = 32, 128
+# More passes over a small text bring nothing, however long there is.
+MOST_PASSES = 100
+
+# How long to measure a speed, and in how many updates at least, after the first.
+MEASURED_SECONDS, MEASURED_UPDATES = 1.0, 3
+# How many times as many characters are scored in a second as are trained on.
+SCORING = 3.0
+
+
+class Budget(NamedTuple):
+    """What a budget came to: settings with nothing left open, and the speed that was measured."""
+
+    network: Network
+    training: TrainSettings
+    characters_a_second: float | None
+
+
+def seconds(budget: str) -> float:
+    """Wall time as a person writes it: 90s, 5m, 1h30m.
+
+    Raises:
+        UserError: it is not that, or too short for anything.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", budget)
+    if not parts or "".join(number + unit for number, unit in parts) != budget:
+        raise UserError(f"{budget!r} is no time; write it as 90s, 5m or 1h30m", "budget")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if not LEAST_SECONDS <= total < math.inf:
+        raise UserError(f"{budget!r}; it must be at least {LEAST_SECONDS:g}s", "budget")
+    return total
+
+
+def settle(
+    corpus: Corpus,
+    model: ModelSettings,
+    training: TrainSettings,
+    budget: float,
+    *,
+    began: float,
+    seed: int,
+    say: Say,
+) -> Budget:
+    """Choose what a person left open.
+
+    Args:
+        corpus: the text.
+        model: a person's choice.
+        training: likewise.
+        budget: wall time, in seconds.
+        began: when it began, by ``time.monotonic``.
+        seed: of the plan.
+        say: takes each line that a person should read.
+
+    Raises:
+        UserError: several processes are to share the work, and something is left open that only
+            a measurement settles; or a choice is out of range.
+    """
+    if model.hidden_size is None or training.updates is None:
+        _check_alone()
+    training = replace(
+        training, streams=training.streams or STREAMS, window=training.window or WINDOW
+    )
+    measured: tuple[Network, float] | None = None
+    text = int(corpus.lengths[~corpus.held_out].sum())
+
+    def left() -> float:
+        return budget - (time.monotonic() - began)
+
+    if model.hidden_size is None:
+        network = _network(model, REFERENCE)
+        measured = network, speed(corpus, network, training, seed)
+        size = largest(text, measured, model, corpus.alphabet.size, left())
+    else:
+        size = min(SIZES, key=lambda s: abs(s.hidden_size - (model.hidden_size or 0)))
+    network = _network(model, size)
+    check(network)
+    training = replace(training, learning_rate=training.learning_rate or size.learning_rate)
+    if training.updates is None:
+        if measured is None or measured[0] != network:
+            measured = network, speed(corpus, network, training, seed)
+        updates = _updates(corpus, training, measured[1], left(), seed)
+        training = replace(training, updates=updates)
+    network = _dropping(network, model, _passes(corpus, training, seed))
+    check(network)
+    settled = Budget(network, training, None if measured is None else measured[1])
+    say(described(settled, corpus, seed))
+    return settled
+
+
+def described(settled: Budget, corpus: Corpus, seed: int) -> str:
+    """A line that tells what was chosen."""
+    network, training = settled.network, settled.training
+    assert training.updates is not None
+    parameters = sum(p.numel() for p in TextModel(corpus.alphabet.size, network).parameters())
+    speed = settled.characters_a_second
+    return (
+        f"{network.layers} layers of {network.hidden_size} ({parameters:,} parameters), dropout "
+        f"{network.dropout:g} and {network.recurrent_dropout:g}, "
+        f"{training.updates:,} updates of {training.streams} x {training.window}: "
+        f"{_passes(corpus, training, seed):.1f} passes"
+        + ("" if speed is None else f"; measured {speed:,.0f} characters/s")
+    )
+
+
+def speed(corpus: Corpus, network: Network, training: TrainSettings, seed: int) -> float:
+    """How many characters a second this machine trains on, by a short measurement."""
+    assert training.window is not None
+    task = TextTask(corpus, network, training.window)
+    times: list[float] = []
+
+    def note() -> None:
+        times.append(time.monotonic())
+        if len(times) > MEASURED_UPDATES and times[-1] - times[0] > MEASURED_SECONDS:
+            raise _Enough
+
+    short = replace(training, updates=10**6, learning_rate=1e-3, schedule="constant")
+    loop = loop_settings(short, _updates_an_epoch(task, training, seed), seed)
+    with contextlib.suppress(_Enough):
+        fit(_Unscored(corpus, network, training.window), loop, on_update=note)
+    each = (times[-1] - times[0]) / (len(times) - 1)
+    return _characters_an_update(task, training, seed) / each
+
+
+def largest(
+    text: int,
+    measured: tuple[Network, float],
+    model: ModelSettings,
+    alphabet: int,
+    budget: float,
+) -> Size:
+    """The largest network that is worth its time.
+
+    Args:
+        text: characters of the training part.
+        measured: a network and its speed.
+        model: a person's choice.
+        alphabet: its size.
+        budget: seconds.
+    """
+    found = SIZES[0]
+    work = _work(measured[0], alphabet) * measured[1]
+    for size in SIZES:
+        read = work / _work(_network(model, size), alphabet) * budget
+        if text >= size.text and read >= size.read:
+            found = size
+    return found
+
+
+def _work(network: Network, alphabet: int) -> float:
+    """Multiplications a character, about."""
+    H = network.hidden_size
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[network.cell] * H
+    inputs = network.embedding_size + (network.layers - 1) * H
+    return gates * (inputs + network.layers * H) + H * alphabet
+
+
+def _network(model: ModelSettings, size: Size) -> Network:
+    """A person's choice, and the table's where there is none."""
+    hidden = model.hidden_size or size.hidden_size
+    tied = model.tied
+    embedding = model.embedding_size or (hidden if tied else min(size.embedding_size, hidden))
+    return Network(
+        cell=model.cell,
+        hidden_size=hidden,
+        layers=model.layers or size.layers,
+        embedding_size=embedding,
+        tied=embedding == hidden if tied is None else tied,
+        peephole=model.peephole,
+        layer_norm=model.layer_norm,
+        dropout=model.dropout or 0.0,
+        recurrent_dropout=model.recurrent_dropout or 0.0,
+    )
+
+
+def _dropping(network: Network, model: ModelSettings, passes: float) -> Network:
+    found = max((row for row in DROPPING if row.passes <= passes), key=lambda row: row.passes)
+    return replace(
+        network,
+        dropout=found.dropout if model.dropout is None else model.dropout,
+        recurrent_dropout=(
+            found.recurrent_dropout if model.recurrent_dropout is None else model.recurrent_dropout
+        ),
+    )
+
+
+def _updates(corpus: Corpus, training: TrainSettings, speed: float, left: float, seed: int) -> int:
+    """How many fit into the time that is left, with the evaluations."""
+    assert training.window is not None
+    task = TextTask(corpus, Network(), training.window)
+    held_out = int(corpus.lengths[corpus.held_out].sum())
+    scored = (EVALUATIONS + 1) * min(SCORED, held_out) + held_out
+    seconds = max(left - scored / (SCORING * speed), left / 2)
+    characters = _characters_an_update(task, training, seed)
+    most = MOST_PASSES * _updates_an_epoch(task, training, seed)
+    return max(1, min(int(seconds * speed / characters), most))
+
+
+def _passes(corpus: Corpus, training: TrainSettings, seed: int) -> float:
+    assert training.window is not None
+    assert training.updates is not None
+    task = TextTask(corpus, Network(), training.window)
+    return training.updates / _updates_an_epoch(task, training, seed)
+
+
+def _updates_an_epoch(task: TextTask, training: TrainSettings, seed: int) -> int:
+    return len(task.plan(Batching(training.streams, None, 1, seed)).epoch(0))
+
+
+def _characters_an_update(task: TextTask, training: TrainSettings, seed: int) -> float:
+    return task.steps / _updates_an_epoch(task, training, seed)
+
+
+def _check_alone() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "a budget is measured by one process alone; of several, give "
+            "--model.hidden-size and --train.updates",
+            "budget",
+        )
+
+
+class _Enough(Exception):
+    pass
+
+
+class _Unscored(TextTask):
+    """Where an epoch is shorter than the measurement, nothing is lost in its evaluation."""
+
+    def evaluate(self, model: object) -> dict[str, float]:
+        del model
+        return {"loss": 0.0}

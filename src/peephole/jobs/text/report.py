@@ -1,0 +1,81 @@
+"""The page of a run on a text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peephole import __version__
+from peephole.jobs.text import figures
+from peephole.report import Figure, Page, Table, Text
+from peephole.run import LiveRun
+from peephole.run.events import lines, parsed
+from peephole.run.names import REPORT
+from peephole.tasks.text.scoring import Cost
+from peephole.train import Fit
+
+# How many samples the page shows, from the first to the last.
+MOST_SAMPLES = 6
+
+
+def write(
+    live: LiveRun, fitted: Fit, cost: Cost, config: Mapping[str, Any], notes: list[str]
+) -> None:
+    """Draw a run's figures and write its ``report.html``."""
+    events = [parsed(live.path, line) for line in lines(live.path)]
+    evaluations = [event for event in events if event.get("event") == "evaluation"]
+    page = Page(
+        f"A model of {config['file'] or 'the standard library'}",
+        f"peephole {__version__}, {fitted.seconds:.0f} s of training",
+    )
+    page.add("Scores", score_table("held-out part", cost))
+    page.add("Figures", *_drawn(live.figures, evaluations, cost))
+    page.add("What it wrote, over time", *_samples(events))
+    page.add("Data", *(Text(note) for note in notes))
+    page.add("Settings", Table(("setting", "value"), list(_flat(config))))
+    page.write(live.path / REPORT)
+
+
+def score_table(name: str, cost: Cost) -> Table:
+    """A row for each measure."""
+    return Table(
+        (name, "model"),
+        [
+            ("nats a character", cost.mean),
+            ("bits a character", cost.bits),
+            ("perplexity", cost.perplexity),
+        ],
+        f"{cost.targets:,} characters",
+    )
+
+
+def _drawn(folder: Path, evaluations: list[dict[str, Any]], cost: Cost) -> list[Figure]:
+    curve, positions = folder / "learning_curve.png", folder / "position.png"
+    figures.learning_curve(curve, evaluations)
+    figures.by_position(positions, cost)
+    return [
+        Figure(curve, "Nats a character by update."),
+        Figure(positions, "Nats a character by its position in a held-out document."),
+    ]
+
+
+def _samples(events: list[dict[str, Any]]) -> list[Table]:
+    """Samples at equal distances, the last one among them."""
+    found: list[tuple[str, str]] = []
+    text = ""
+    for event in events:
+        if event.get("event") == "sample":
+            text = str(event.get("text"))
+        elif event.get("event") == "evaluation":
+            found.append((f"{event['update']:,}", text))
+    step = max(1, -(-len(found) // MOST_SAMPLES))
+    return [Table(("after update", "text"), found[::-1][::step][::-1])]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            rows.append((prefix + name, str(value)))
+    return rows

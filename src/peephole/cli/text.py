@@ -1,9 +1,10 @@
 """``peephole train text`` and ``sample``."""
 
+import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
@@ -25,7 +26,14 @@ def train_options(name: str, summary: str) -> Parser:
         epilog="What is left open is chosen by --budget and this machine's speed.",
     )
     data = parser.add_argument_group("Data")
-    data.add_argument("file", metavar="FILE", nargs="?", help="the text (default: Python's own)")
+    data.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        # With any other default what is not given is set to it, after a config file was read.
+        default=argparse.SUPPRESS,
+        help="the text (default: Python's own)",
+    )
     data.add_argument(
         "--unit",
         choices=["char", "byte"],
@@ -268,7 +276,7 @@ def train(options: Namespace) -> None:
     with Evaluations() as evaluations:
         try:
             run = job.train(
-                options.file,
+                options.get("file"),
                 unit=options.unit,
                 budget=options.budget,
                 model=job.ModelSettings(**model),
@@ -322,9 +330,12 @@ class _Out:
     """Shows text as it is written.
 
     A terminal gets nothing that steers it: a stranger's model may write anything.
+
+    Args:
+        stream: standard output, or another stream of text.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.is_terminal = stream.isatty()
         self.shown = time.monotonic()

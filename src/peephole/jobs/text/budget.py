@@ -9,7 +9,7 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from peephole.data.cache import Say
 from peephole.data.corpus import Corpus
@@ -25,6 +25,8 @@ from peephole.tasks.text.model import TextModel
 from peephole.tasks.text.settings import Network, check
 from peephole.tasks.text.task import SCORED, TextTask
 from peephole.train import fit
+
+T = TypeVar("T")
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LEAST_SECONDS = 5.0
@@ -134,7 +136,9 @@ def settle(
     if model.hidden_size is None or training.updates is None:
         _check_alone()
     training = replace(
-        training, streams=training.streams or STREAMS, window=training.window or WINDOW
+        training,
+        streams=_given(training.streams, STREAMS),
+        window=_given(training.window, WINDOW),
     )
     measured: tuple[Network, float] | None = None
     text = int(corpus.lengths[~corpus.held_out].sum())
@@ -147,10 +151,11 @@ def settle(
         measured = network, speed(corpus, network, training, seed)
         size = largest(text, measured, model, corpus.alphabet.size, left())
     else:
-        size = min(SIZES, key=lambda s: abs(s.hidden_size - (model.hidden_size or 0)))
+        hidden = model.hidden_size
+        size = min(SIZES, key=lambda s: abs(s.hidden_size - hidden))
     network = _network(model, size)
     check(network)
-    training = replace(training, learning_rate=training.learning_rate or size.learning_rate)
+    training = replace(training, learning_rate=_given(training.learning_rate, size.learning_rate))
     if training.updates is None:
         if measured is None or measured[0] != network:
             measured = network, speed(corpus, network, training, seed)
@@ -232,30 +237,33 @@ def _work(network: Network, alphabet: int) -> float:
 
 def _network(model: ModelSettings, size: Size) -> Network:
     """A person's choice, and the table's where there is none."""
-    hidden = model.hidden_size or size.hidden_size
+    hidden = _given(model.hidden_size, size.hidden_size)
     tied = model.tied
-    embedding = model.embedding_size or (hidden if tied else min(size.embedding_size, hidden))
+    usual = hidden if tied else min(size.embedding_size, hidden)
+    embedding = _given(model.embedding_size, usual)
     return Network(
         cell=model.cell,
         hidden_size=hidden,
-        layers=model.layers or size.layers,
+        layers=_given(model.layers, size.layers),
         embedding_size=embedding,
         tied=embedding == hidden if tied is None else tied,
         peephole=model.peephole,
         layer_norm=model.layer_norm,
-        dropout=model.dropout or 0.0,
-        recurrent_dropout=model.recurrent_dropout or 0.0,
+        dropout=_given(model.dropout, 0.0),
+        recurrent_dropout=_given(model.recurrent_dropout, 0.0),
     )
+
+
+def _given(chosen: T | None, usual: T) -> T:
+    return usual if chosen is None else chosen
 
 
 def _dropping(network: Network, model: ModelSettings, passes: float) -> Network:
     found = max((row for row in DROPPING if row.passes <= passes), key=lambda row: row.passes)
     return replace(
         network,
-        dropout=found.dropout if model.dropout is None else model.dropout,
-        recurrent_dropout=(
-            found.recurrent_dropout if model.recurrent_dropout is None else model.recurrent_dropout
-        ),
+        dropout=_given(model.dropout, found.dropout),
+        recurrent_dropout=_given(model.recurrent_dropout, found.recurrent_dropout),
     )
 
 

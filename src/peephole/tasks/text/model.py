@@ -64,19 +64,24 @@ class TextModel(nn.Module):
         return (zeros,) * self.network.states
 
     def forward(
-        self, inputs: Int64[Tensor, "N"], offsets: Int64[Tensor, "P_plus_1"], state: State
+        self,
+        inputs: Int64[Tensor, "N"],
+        offsets: Int64[Tensor, "P_plus_1"],
+        state: State | None = None,
     ) -> tuple[Float[Tensor, "N A"], State]:
         """Run over P sequences.
 
         Args:
             inputs: for each step the id of the character before the one that is predicted.
             offsets: where the sequences begin.
-            state: of each sequence at its beginning.
+            state: of each sequence at its beginning; zeros if None.
 
         Returns:
             The logits, and the state of each sequence at its end.
         """
         ragged = Ragged(self._dropped(self.embedded(inputs)), offsets)
+        if state is None:
+            state = self.initial_state(len(offsets) - 1)
         ends = []
         for k, layer in enumerate(self.layers):
             before = tuple(s[k : k + 1] for s in state)

@@ -62,13 +62,15 @@ class Choice:
         if self.top_k is not None or self.top_p is not None:
             order = (-logits).argsort(kind="stable")[: self.top_k]
             logits = logits[order]
-        # Subtracted first: divided by a small temperature they may overflow.
-        shares = np.exp((logits - logits.max()) / self.temperature)
-        sums = shares.cumsum()
+        exact = logits.astype(np.float64)
+        with np.errstate(over="ignore"):
+            # Subtracted first: divided by a small temperature they overflow.
+            sums = np.exp((exact - exact.max()) / self.temperature).cumsum()
         if self.top_p is not None:
             sums = sums[: int(sums.searchsorted(self.top_p * sums[-1])) + 1]
-        # By the last digit it may be all of them.
-        k = min(int(sums.searchsorted(uniform * sums[-1], side="right")), len(sums) - 1)
+        # By its last digit the product may be the sum; what cannot be adds nothing to it.
+        last = int(sums.searchsorted(sums[-1]))
+        k = min(int(sums.searchsorted(uniform * sums[-1], side="right")), last)
         return k if order is None else int(order[k])
 
 

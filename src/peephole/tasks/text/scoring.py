@@ -84,11 +84,9 @@ class Cost:
 
 
 def whole(bounds: Int64[np.ndarray, "D_plus_1"], documents: Sequence[int]) -> list[Stretch]:
-    """Each document from its beginning to its end."""
-    return [
-        Stretch(int(begin), int(begin), int(begin), int(end))
-        for begin, end in ((bounds[d], bounds[d + 1]) for d in documents)
-    ]
+    """Each document that holds anything from its beginning to its end."""
+    ends = ((int(bounds[d]), int(bounds[d + 1])) for d in documents)
+    return [Stretch(begin, begin, begin, end) for begin, end in ends if begin < end]
 
 
 def spread(stretches: Sequence[Stretch], most: int, warm_up: int = WARM_UP) -> list[Stretch]:
@@ -222,5 +220,5 @@ def _nats(logits: Float[Tensor, "n A"], targets: Int64[np.ndarray, "n"]) -> Floa
     return F.cross_entropy(logits.float(), there, reduction="none")
 
 
-def _joined(states: State, more: State) -> State:
+def _joined(states: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> State:
     return tuple(torch.cat([s, m], 1) for s, m in zip(states, more, strict=True))

@@ -127,11 +127,10 @@ class TextTask:
         targets = len(batch.targets)
         return Loss(total, targets, self._carried(batch, final), targets)
 
-    def _initial(self, batch: Window, state: Carried) -> State:
+    def _initial(self, batch: Window, state: Carried) -> State | None:
         """Each piece's initial state, as the model takes it."""
         if state is None:
-            shape = (self.network.layers, len(batch.stream), self.network.hidden_size)
-            return (torch.zeros(shape, device=batch.inputs.device),) * self.network.states
+            return None
         rows = [s[batch.stream] * batch.continues[:, None, None] for s in state]
         return tuple(s.transpose(0, 1).contiguous() for s in rows)
 

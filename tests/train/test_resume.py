@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peephole.train import Interrupted
+from peephole.errors import Interrupted
 from tests.helpers import training
 from tests.helpers.training import train
 

@@ -11,21 +11,21 @@ or followed out of it. Nothing here loads torch before there are weights to read
 """
 
 from peephole.run.about import About
-from peephole.run.draft import Draft, create
+from peephole.run.config import read as read_config
 from peephole.run.finished import Run, State, state
 from peephole.run.live import LiveRun, resume, start
 from peephole.run.names import FILES
-from peephole.run.writing import check_out
+from peephole.run.writing import check_out, is_interrupted
 
 __all__ = [
     "FILES",
     "About",
-    "Draft",
     "LiveRun",
     "Run",
     "State",
     "check_out",
-    "create",
+    "is_interrupted",
+    "read_config",
     "resume",
     "start",
     "state",

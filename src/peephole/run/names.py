@@ -8,9 +8,9 @@ CHECKPOINTS, LOCK = "checkpoints", ".lock"
 
 # What a run has from its start, and what it has when it is finished.
 STARTED = (CONFIG, ABOUT)
-FILES = (CONFIG, METRICS, EVENTS, MODEL_CONFIG, WEIGHTS)
+FILES = (*STARTED, METRICS, EVENTS, MODEL_CONFIG, WEIGHTS)
 # All that a run may have; a folder with anything else is never overwritten.
-ALL = (*STARTED, *FILES, FIGURES, REPORT, CHECKPOINTS, LOCK)
+ALL = (*FILES, FIGURES, REPORT, CHECKPOINTS, LOCK)
 
 # Seconds of work for the YAML reader, at the worst.
 MAX_CONFIG_BYTES = 1 << 18

@@ -55,6 +55,21 @@ class Position:
     carried: int = 0
 
 
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint's content.
+
+    Attributes:
+        at: where it is.
+        tensors: by name.
+        best: the best weights so far, if they are kept.
+    """
+
+    at: Position
+    tensors: dict[str, Tensor]
+    best: dict[str, Tensor]
+
+
 class Training:
     """A model on its way, with its optimizer and its place in the data.
 
@@ -126,21 +141,31 @@ class Training:
             **_named("state", {str(k): tensor for k, tensor in enumerate(joined)}),
         }
 
-    def load(self, checkpoint: Checkpoint[Position]) -> None:
-        """Go to where a checkpoint is.
+    def read(self, checkpoint: Checkpoint[Position], best: Checkpoint[Position] | None) -> "Found":
+        """Read what ``load`` takes.
+
+        Args:
+            checkpoint: to go to.
+            best: the one that was written with the best weights so far.
 
         Raises:
-            UserError: it is of another model.
+            UserError: one is of another model.
         """
-        wanted = self._forms(checkpoint)
-        found = checkpoint.tensors(wanted)
-        self.at = checkpoint.state
-        self.model.load_state_dict(_part("model", found))
+        weights = {}
+        if best is not None:
+            name = "model" if self.average is None else "average"
+            weights = _part(name, best.tensors(self._forms(best)))
+        return Found(checkpoint.state, checkpoint.tensors(self._forms(checkpoint)), weights)
+
+    def load(self, found: "Found") -> None:
+        """Go to where a checkpoint is."""
+        self.at, self.best_weights = found.at, found.best
+        self.model.load_state_dict(_part("model", found.tensors))
         if self.average is not None:
-            self.average.model.load_state_dict(_part("average", found))
-        self.optimizer.load(_part("optimizer", found))
+            self.average.model.load_state_dict(_part("average", found.tensors))
+        self.optimizer.load(_part("optimizer", found.tensors))
         if self.at.carried:
-            joined = [found[f"state.{k}"] for k in range(self.at.carried)]
+            joined = [found.tensors[f"state.{k}"] for k in range(self.at.carried)]
             parts = self.settings.accumulate
             for a in range(parts):
                 own = streams_of(
@@ -149,11 +174,6 @@ class Training:
                 self.states[a] = tuple(
                     t[own.start : own.stop].to(self.engine.device) for t in joined
                 )
-
-    def load_best(self, checkpoint: Checkpoint[Position]) -> None:
-        """Take the best weights so far from the checkpoint that was written with them."""
-        name = "model" if self.average is None else "average"
-        self.best_weights = _part(name, checkpoint.tensors(self._forms(checkpoint)))
 
     def _forms(self, checkpoint: Checkpoint[Position]) -> dict[str, Form]:
         """What the tensors must be; of the optimizer's and the streams', what may be is there."""

@@ -253,16 +253,13 @@ def example_options(name: str, summary: str) -> Parser:
 
 
 def train(options: Namespace) -> None:
-    from peephole.jobs.training import is_first
-
     if options.resume is not None:
         check_resumed(options, train_options("train table", ""), RESUMED)
     elif options.target is None:
         raise UsageError("--target must be given")
     with watched(options) as watch:
         run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
-    if is_first():
-        _print_run(run)
+    _print_run(run)
 
 
 def _begin(options: Namespace, watch: "Watch") -> "TableRun":
@@ -315,7 +312,10 @@ def _resume(options: Namespace, watch: "Watch") -> "TableRun":
 
 def _print_run(run: "TableRun") -> None:
     from peephole.cli.progress import console, print_line
+    from peephole.jobs.training import is_first
 
+    if not is_first():
+        return
     for name, scores in run.scores.items():
         _print_scores(name, scores)
     console.print()

@@ -1,5 +1,6 @@
 """Devices, precision and processes: lightning-fabric, where there is more than one CPU's work."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -44,9 +45,12 @@ class Engine:
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if (self.world, accelerator, settings.precision) == (1, "cpu", "32"):
             return
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
 
+        if self.world > 1:
+            _join(self.rank, self.world, "nccl" if accelerator == "cuda" else "gloo")
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.fabric = Fabric(
             accelerator=accelerator,
@@ -143,6 +147,24 @@ class Engine:
         torch.default_generator.manual_seed(mixed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(mixed)
+
+
+def _join(rank: int, world: int, backend: str) -> None:
+    """Let the processes find each other; else Fabric does it when it is launched.
+
+    Those that torchrun starts again ask the same store as before, and torch does not tell the
+    addresses of those that are gone from the new ones.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch._C._distributed_c10d.TCPStore(*place, world, is_master=False)
+    attempt = torch._C._distributed_c10d.PrefixStore(
+        f"peephole/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store
+    )
+    torch.distributed.init_process_group(
+        backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT
+    )
 
 
 def _mixed(number: int) -> int:

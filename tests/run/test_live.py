@@ -164,7 +164,7 @@ class TestOverwrite:
     @pytest.mark.parametrize("before", [interrupted, finished])
     def test_on_demand_alone(self, tmp_path: Path, before: Callable[[Path], Path]) -> None:
         run = before(tmp_path / "run")
-        for name in ("checkpoints", "figures"):
+        for name in ("checkpoints", "figures", "tensorboard", "profile"):
             (run / name).mkdir()
             (run / name / "x").touch()
         with pytest.raises(UserError, match="overwrite") as caught, start(run, CONFIG, ABOUT):

@@ -73,6 +73,22 @@ def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
     _write(run / METRICS, dumped(plain(metrics)))
 
 
+def folder(run: Path, name: str) -> Path:
+    """A folder of a run, made where it is missing.
+
+    Raises:
+        UserError: something else is there, or it cannot be made.
+    """
+    path = run / name
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {path}: {error.strerror}") from error
+    if path.is_symlink():
+        raise UserError(f"{path} is a link; it must be a plain folder")
+    return path
+
+
 def _write(path: Path, parts: bytes | Iterable[Part]) -> None:
     try:
         write_atomically(path, parts)

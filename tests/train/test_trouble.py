@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,23 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     assert said[0].startswith(f"{checkpoint(run, 8)} is damaged: ")
     assert said[1] == f"resumed from {checkpoint(run, 7)}, after 7 updates"
     assert_same(run, fitted, whole)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_best_is_damaged(tmp_path: Path, gone: bool) -> None:
+    """The newest is not: what it learned since is not given up."""
+    run = tmp_path / "run"
+    interrupted(run, 7)
+    best = checkpoint(run, 6)
+    if gone:
+        shutil.rmtree(best)
+    else:
+        flip(best / "tensors.safetensors")
+    fitted, said = train(run)
+    assert said[0].startswith(str(run if gone else best))
+    assert said[0].endswith("; the best model is chosen anew from here on")
+    assert said[1] == f"resumed from {checkpoint(run, 7)}, after 7 updates"
+    assert fitted.best == min(fitted.events, key=lambda event: event["loss"])
 
 
 def test_all_are_damaged(tmp_path: Path, whole: tuple[Path, Fit]) -> None:

@@ -9,10 +9,12 @@ from typing import Literal
 
 from peephole import run as runs
 from peephole.errors import UserError
-from peephole.run import About, LiveRun
+from peephole.run import About, Board, LiveRun
+from peephole.run.board import check_installed
 from peephole.tasks.protocol import Task
 from peephole.train import Engine, Event, Fit, Position, Progress, Settings, fit
 from peephole.train.checkpoints import Checkpoints
+from peephole.train.profile import Profile
 
 Log = Literal["tensorboard"]
 
@@ -41,8 +43,10 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def check_out(out: str | Path | None, overwrite: bool) -> None:
-    """Raise UserError unless a run can begin, or begin again, in ``out``."""
+def check(out: str | Path | None, overwrite: bool, watch: Watch) -> None:
+    """Raise UserError unless a run can begin, or begin again, in ``out``, and be watched so."""
+    if watch.log == "tensorboard":
+        check_installed()
     if not is_first() or _begins_again(out):
         return
     if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
@@ -131,6 +135,33 @@ def fit_in(
     """
     if live is None:
         return fit(task, settings, engine=engine)
+    with contextlib.ExitStack() as held:
+        board = held.enter_context(Board(live.path)) if watch.log == "tensorboard" else None
+        profile = held.enter_context(Profile(live.path)) if watch.profile else None
+        return _fit(live, engine, task, settings, watch, board, profile)
+
+
+def _fit(
+    live: LiveRun,
+    engine: Engine,
+    task: Task,
+    settings: Settings,
+    watch: Watch,
+    board: Board | None,
+    profile: Profile | None,
+) -> Fit:
+    def on_event(event: Event) -> None:
+        if board is not None:
+            board.event(event)
+        if watch.on_event is not None:
+            watch.on_event(event)
+
+    def on_progress(progress: Progress) -> None:
+        if board is not None:
+            board.progress(progress)
+        if watch.on_progress is not None:
+            watch.on_progress(progress)
+
     return fit(
         task,
         settings,
@@ -139,8 +170,10 @@ def fit_in(
         resume=live.resumed,
         engine=engine,
         say=watch.say,
-        on_event=watch.on_event,
-        on_progress=watch.on_progress,
+        on_event=on_event,
+        on_progress=on_progress,
+        on_update=None if profile is None else profile.on_update,
+        on_resume=None if board is None else board.go_back,
     )
 
 

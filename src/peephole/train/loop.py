@@ -95,6 +95,7 @@ def fit(
     on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_update: Callable[[], None] | None = None,
+    on_resume: Callable[[int], None] | None = None,
 ) -> Fit:
     """Train a model of ``task``.
 
@@ -110,6 +111,7 @@ def fit(
         on_event: sees each evaluation as it happens.
         on_progress: sees, a few times a second, how far it is.
         on_update: called after each update, for a profiler.
+        on_resume: told how many updates are done before it goes on.
 
     Raises:
         Diverged: the loss or a gradient is not a finite number.
@@ -123,6 +125,8 @@ def fit(
             for line in loop.go_back():
                 if say is not None:
                     say(line)
+            if on_resume is not None:
+                on_resume(loop.training.at.update)
         loop.on_event, loop.on_progress, loop.on_update = on_event, on_progress, on_update
         interrupts = Interrupts()
         with interrupts if keeps else nullcontext():
@@ -196,8 +200,8 @@ class _Loop:
             epoch = plan.epoch(at.epoch)
             if not 0 <= at.batch <= len(epoch):
                 raise UserError(
-                    f"the checkpoint is of other data: it is {at.batch:,} updates into an epoch "
-                    f"of {len(epoch):,}"
+                    f"the checkpoint is of other data: it was after {at.batch:,} updates of epoch "
+                    f"{at.epoch}, which has {len(epoch):,}"
                 )
             if not at.update:
                 whole = len(epoch) * settings.epochs
@@ -364,7 +368,7 @@ class _Loop:
         self.training.load(found)
         if self.journal is not None:
             self.journal.truncate(found.at.events_bytes)
-        return [*lines, f"resumed after {found.at.update:,} updates of {found.at.planned:,}"]
+        return [*lines, f"resumed from {found.path}, after {found.at.update:,} updates"]
 
     def found(self) -> tuple[Found | None, list[str]]:
         """The newest checkpoint that is whole, and what is wrong with newer ones."""
@@ -372,14 +376,14 @@ class _Loop:
         checkpoint, lines = self.checkpoints.newest()
         if checkpoint is None:
             return None, lines
-        best = None
+        found = self.training.read(checkpoint)
         if checkpoint.best is not None:
             try:
-                best = self.checkpoints.read(checkpoint.best)
+                found.best = self.training.read_best(self.checkpoints.read(checkpoint.best))
             except UserError as error:
-                lines.append(f"{error}; the best model is looked for anew")
-                checkpoint.state.best = {}
-        return self.training.read(checkpoint, best), lines
+                lines.append(f"{error.message}; the best model is chosen anew from here on")
+                found.at.best, found.at.since_best = {}, 0
+        return found, lines
 
     # Smaller things
 

@@ -15,6 +15,7 @@ from peephole.train.checkpoints import Checkpoint
 from peephole.train.descent import Average, optimizer
 from peephole.train.engine import Engine
 from peephole.train.settings import Settings
+from peephole.train.trust import check_forms, check_position
 
 Number = float | int | str | None
 Event = dict[str, Any]
@@ -55,19 +56,21 @@ class Position:
     carried: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """A checkpoint's content.
 
     Attributes:
+        path: its folder.
         at: where it is.
         tensors: by name.
         best: the best weights so far, if they are kept.
     """
 
+    path: str
     at: Position
     tensors: dict[str, Tensor]
-    best: dict[str, Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Training:
@@ -141,23 +144,28 @@ class Training:
             **_named("state", {str(k): tensor for k, tensor in enumerate(joined)}),
         }
 
-    def read(self, checkpoint: Checkpoint[Position], best: Checkpoint[Position] | None) -> "Found":
+    def read(self, checkpoint: Checkpoint[Position]) -> Found:
         """Read what ``load`` takes.
 
-        Args:
-            checkpoint: to go to.
-            best: the one that was written with the best weights so far.
+        Raises:
+            UserError: it is of another model, or says what cannot be.
+        """
+        check_position(checkpoint.state, checkpoint.update, self.task.monitor, checkpoint.path)
+        check_forms(checkpoint.forms, checkpoint.state.carried, checkpoint.path)
+        return Found(
+            str(checkpoint.path), checkpoint.state, checkpoint.tensors(self._forms(checkpoint))
+        )
+
+    def read_best(self, checkpoint: Checkpoint[Position]) -> dict[str, Tensor]:
+        """The weights that are evaluated and kept, of the checkpoint that was written with them.
 
         Raises:
-            UserError: one is of another model.
+            UserError: it is of another model.
         """
-        weights = {}
-        if best is not None:
-            name = "model" if self.average is None else "average"
-            weights = _part(name, best.tensors(self._forms(best)))
-        return Found(checkpoint.state, checkpoint.tensors(self._forms(checkpoint)), weights)
+        name = "model" if self.average is None else "average"
+        return _part(name, checkpoint.tensors(self._forms(checkpoint)))
 
-    def load(self, found: "Found") -> None:
+    def load(self, found: Found) -> None:
         """Go to where a checkpoint is."""
         self.at, self.best_weights = found.at, found.best
         self.model.load_state_dict(_part("model", found.tensors))
@@ -191,14 +199,19 @@ class Training:
     def _may_hold(self, name: str, form: Form, at: Position) -> bool:
         what, _, rest = name.partition(".")
         if what == "state":
-            return rest.isdecimal() and int(rest) < at.carried
+            return _is_number(rest) and int(rest) < at.carried
         k, _, which = rest.partition(".")
-        if what != "optimizer" or self.settings.optimizer != "adam" or not k.isdecimal():
+        if what != "optimizer" or self.settings.optimizer != "adam" or not _is_number(k):
             return False
         if int(k) >= len(self.parameters) or which not in ("step", "exp_avg", "exp_avg_sq"):
             return False
         like = self.parameters[int(k)]
         return form.shape == (() if which == "step" else tuple(like.shape))
+
+
+def _is_number(name: str) -> bool:
+    # Python refuses to read thousands of digits.
+    return name.isdecimal() and len(name) < 10
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.training import Watch, begin, check_out, check_same, fit_in, is_first
+from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching
@@ -104,7 +104,7 @@ def train(
         Diverged: the loss became infinite. The run keeps its checkpoints.
         Interrupted: SIGTERM or SIGINT came. The run can be resumed.
     """
-    model, training = model or ModelSettings(), training or TrainSettings()
+    model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
     data = DataSettings(
         target=target,
         sequence=sequence,
@@ -119,10 +119,10 @@ def train(
         check_choices(chosen)
     if not 0 <= seed < 2**32:
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
-    check_out(out, overwrite)
+    check(out, overwrite, watch)
     settings.check(training)
     given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
-    notes = _Notes(watch or Watch())
+    notes = _Notes(watch)
     prepared = given.prepared(data, model, training, seed, notes)
     loop, about = _plan(prepared, training, seed)
     config = configs.of(
@@ -165,7 +165,8 @@ def resume(
             checkpoint is damaged, or the data are not those that it began with.
         Diverged: as ``train``, as is Interrupted.
     """
-    path = Path(path)
+    path, watch = Path(path), watch or Watch()
+    check(None, False, watch)
     with resumed(path) as live:
         config = runs.read_config(path, Config)
         training = config.train
@@ -177,7 +178,7 @@ def resume(
             check_choices(chosen)
         settings.check(training)
         given = _Given(file, valid, test, cache, path.parent)
-        notes = _Notes(watch or Watch())
+        notes = _Notes(watch)
         prepared = given.prepared(config.data, config.model, training, config.seed, notes)
         if live is not None:
             check_same(live, prepared.sources)

@@ -196,7 +196,18 @@ def test_the_kernels_know_nothing_of_torch() -> None:
         assert not [name for name in found if re.match("torch|ATen|c10", name)], path
 
 
-HEAVY = {"matplotlib", "pyarrow", "jinja2", "rich", "jsonargparse", "lightning"}
+HEAVY = {
+    "matplotlib",
+    "pyarrow",
+    "jinja2",
+    "rich",
+    "jsonargparse",
+    "lightning_fabric",
+    "tensorboard",
+    "pandas",
+    "polars",
+    "datasets",
+}
 
 
 def loaded_after(statement: str) -> set[str]:

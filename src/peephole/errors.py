@@ -1,6 +1,8 @@
 """Errors that a person can mend: they say what was given, what is allowed and what to do."""
 
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -16,6 +18,26 @@ class UserError(ValueError):
         super().__init__(message if option is None else f"{option}: {message}")
         self.message = message
         self.option = option
+
+
+class Interrupted(Exception):
+    """A training was told to stop, and did, where it can go on.
+
+    Args:
+        number: SIGTERM or SIGINT.
+        run: the folder of a run that can be resumed; None where nothing was kept.
+    """
+
+    def __init__(self, number: int, run: Path | None = None) -> None:
+        kept = "" if run is None else f"; go on with --resume {run}"
+        super().__init__(f"stopped by {signal.Signals(number).name}{kept}")
+        self.signal = number
+        self.run = run
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell tells of a process that a signal ended."""
+        return 128 + self.signal
 
 
 def listed(items: Iterable[object], most: int = 20) -> str:

@@ -134,6 +134,23 @@ def write_synced(path: Path, parts: Iterable[Part]) -> str:
     return digest.hexdigest()
 
 
+def append(handle: int, data: bytes) -> None:
+    """Append to an open file, all of it or nothing.
+
+    When this returns a kill of this process cannot lose it.
+
+    Raises:
+        OSError: it could not be written. Then the file is as before.
+    """
+    begin = os.fstat(handle).st_size
+    try:
+        while data:
+            data = data[os.write(handle, data) :]
+    except OSError:
+        os.ftruncate(handle, begin)
+        raise
+
+
 def sync_folder(path: Path) -> None:
     """Have on the disk which entries a folder has."""
     handle = os.open(path, os.O_RDONLY)

@@ -9,7 +9,18 @@ import pytest
 from peephole import __version__
 from peephole.cli import COMMANDS, main
 
-HEAVY = ("torch", "lightning", "pyarrow", "matplotlib", "numpy", "rich")
+HEAVY = (
+    "torch",
+    "lightning_fabric",
+    "pyarrow",
+    "matplotlib",
+    "numpy",
+    "rich",
+    "tensorboard",
+    "pandas",
+    "polars",
+    "datasets",
+)
 
 
 def loaded_by(words: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:

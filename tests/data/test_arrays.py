@@ -1,5 +1,6 @@
 """Arrays in memory and in a cache are the same."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,31 @@ def test_another_table_or_key_is_another_entry_and_few_are_kept(
         kept(SOURCE, cache)(str(key), Parts().parts())
     assert len(list(cache.path.glob("examples-eeee*"))) == 1
     assert len(list(cache.path.glob("examples-ffff*"))) == 3
+
+
+def test_a_clock_that_goes_back_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there was used in the future, so that what is new looks as if it were the oldest."""
+    monkeypatch.setattr(arrays, "MOST_SETS", 2)
+    cache = Cache(tmp_path / "cache", lambda line: pytest.fail(line), always=True)
+    keep, wanted = kept(SOURCE, cache), in_memory("", Parts().parts())["numbers"]
+    for key in "ab":
+        keep(key, Parts().parts())
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    for key in "cbca":
+        np.testing.assert_array_equal(keep(key, Parts().parts())["numbers"], wanted)
+
+
+def test_a_small_file_of_4_gb(tmp_path: Path) -> None:
+    part = Part("float32", (1 << 30,), lambda: [])
+    header = {"descr": "<f4", "fortran_order": False, "shape": part.shape}
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        file.write(bytes(80))
+    with pytest.raises(ValueError, match="mmap length is greater than file size"):
+        part.read(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(

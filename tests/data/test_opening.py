@@ -257,6 +257,15 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, name: str, how: str) -> No
     assert "\n" not in said[0]
 
 
+def reseal(entry: Path) -> None:
+    """Make the digests right again, as who means harm would."""
+    from peephole.data import cache
+
+    about = json.loads((entry / "index.json").read_text())["about"]
+    (entry / "index.json").unlink()
+    cache._write_index(entry, about)
+
+
 @pytest.mark.parametrize(
     ("name", "array"),
     [
@@ -271,16 +280,12 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, name: str, how: str) -> No
 )
 def test_a_strangers_entry_is_checked(tmp_path: Path, name: str, array: Any) -> None:
     """Its digests may be right."""
-    from peephole.data import cache
-
     path = tmp_path / "t.csv"
     tables.write(pa.table(columns()), path)
     open_both(path, tmp_path / "cache", Form("id", "t"))
     (entry,) = (tmp_path / "cache").glob("rows-*")
-    about = json.loads((entry / "index.json").read_text())["about"]
     np.save(entry / name, array, allow_pickle=True)
-    (entry / "index.json").unlink()
-    cache._write_index(entry, about)
+    reseal(entry)
     opened, wanted, said = open_both(path, tmp_path / "cache", Form("id", "t"))
     assert_same(opened, wanted)
     assert said[0].startswith(f"{entry} is damaged: ")

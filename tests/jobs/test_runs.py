@@ -14,7 +14,7 @@ from torch import nn
 
 from peephole.errors import UserError
 from peephole.jobs.runs import Listed, list_runs, look
-from peephole.run import About, create, lock, start
+from peephole.run import About, lock, start
 from peephole.train.checkpoints import Checkpoints
 from tests.helpers.errors import raises
 from tests.run.test_live import CONFIG
@@ -87,14 +87,6 @@ def test_a_running_run(tmp_path: Path) -> None:
         )
         run.events.append({"event": "evaluation", "update": 7, "loss": None})
         assert (look(run.path).update, look(run.path).best) == (7, None)
-
-
-def test_one_that_was_made_whole(tmp_path: Path) -> None:
-    with create(tmp_path / "run") as (draft, path):
-        draft.event({"event": "evaluation", "update": 5, "updates": 6, "loss": 1.0})
-        draft.finish({}, {"x": 1.0}, {}, nn.Linear(2, 1))
-    (path / "config.yaml").write_text("a: 1")
-    assert look(path) == Listed(path, "finished", update=5, updates=6)
 
 
 def test_the_newest_checkpoint_is_damaged(tmp_path: Path) -> None:

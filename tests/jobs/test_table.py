@@ -15,7 +15,8 @@ from peephole.data import tables
 from peephole.errors import UserError
 from peephole.jobs import table
 from peephole.jobs.table import ModelSettings, TrainSettings
-from peephole.run import Run
+from peephole.jobs.training import Watch
+from peephole.run import Run, state
 from peephole.train import Diverged
 
 SMALL = ModelSettings(hidden_size=8)
@@ -55,11 +56,19 @@ def wave(steps: int = 300) -> Columns:
 def train(tmp_path: Path) -> Callable[..., table.TableRun]:
     """Train for a moment, with what was said in ``said``."""
 
-    def short(columns: Columns | Path, said: list[str] | None = None, **options: Any) -> Any:
+    def short(
+        columns: Columns | Path,
+        said: list[str] | None = None,
+        events: list[dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> Any:
         file = columns if isinstance(columns, Path) else write(tmp_path / "train.csv", columns)
-        say = None if said is None else said.append
+        watch = Watch(
+            say=None if said is None else said.append,
+            on_event=None if events is None else events.append,
+        )
         settings = {"model": SMALL, "training": SHORT, "out": tmp_path / "run"} | options
-        return table.train(file, say=say, **settings)
+        return table.train(file, watch=watch, **settings)
 
     return short
 
@@ -71,7 +80,7 @@ def test_one_class_a_sequence(tmp_path: Path, train: Any) -> None:
     said: list[str] = []
     events: list[dict[str, Any]] = []
     test = write(tmp_path / "test.csv", shifts(7, seed=1) | {})
-    run = train(shifts(), said, test=test, on_event=events.append, **LABEL)
+    run = train(shifts(), said, test=test, events=events, **LABEL)
     assert said == [
         f"{tmp_path}/train.csv: 12 sequences of 1 to 6 steps, {len(shifts()['x'])} in all",
         "predicts 'label' once a sequence",
@@ -579,7 +588,7 @@ def test_a_folder_with_one_file(tmp_path: Path, train: Any) -> None:
         train(tmp_path / "folder", target="y")
 
 
-def test_a_training_that_diverges_leaves_nothing(tmp_path: Path, train: Any) -> None:
+def test_a_training_that_diverges_can_be_looked_at(tmp_path: Path, train: Any) -> None:
     columns = shifts()
     columns["x"] = [x * 1e30 for x in columns["x"]]
     columns["total"] = [1e38 * t for t in columns["total"]]
@@ -591,7 +600,7 @@ def test_a_training_that_diverges_leaves_nothing(tmp_path: Path, train: Any) -> 
             features=["x"],
             training=TrainSettings(epochs=5, learning_rate=1e30, clip=1e30),
         )
-    assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
+    assert state(tmp_path / "run") == "interrupted"
 
 
 def test_a_run_that_exists(train: Any) -> None:

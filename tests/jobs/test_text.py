@@ -5,7 +5,10 @@ import itertools
 import json
 import lzma
 import math
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,11 @@ import torch
 import yaml
 
 import peephole
-from peephole.errors import UserError
+from peephole.errors import Interrupted, UserError
 from peephole.jobs import text
 from peephole.jobs.runs import look
 from peephole.jobs.text import ModelSettings, TextRun, TrainSettings
+from peephole.jobs.training import Watch
 from peephole.run import Run
 from tests.tasks.text.texts import words
 
@@ -53,7 +57,7 @@ class TestTrain:
         said: list[str] = []
         samples: list[str] = []
         events: list[Any] = []
-        run = train(say=said.append, on_sample=samples.append, on_event=events.append)
+        run = train(watch=Watch(say=said.append, on_event=events.append), on_sample=samples.append)
         assert said[:2] == [
             f"{tmp_path}/words.txt: 2,000 characters, 6 distinct",
             "held out: the last tenth, 200 characters",
@@ -116,7 +120,7 @@ class TestTrain:
         for k in range(12):
             (folder / f"{k}.txt").write_text(words(100 + k, k))
         said: list[str] = []
-        run = train(folder, say=said.append)
+        run = train(folder, watch=Watch(say=said.append))
         assert said[0] == f"{folder}: 1,266 characters in 12 documents, 6 distinct"
         assert said[1].startswith("held out: 1 documents, 1")
         assert 100 <= run.metrics["valid.targets"] <= 111
@@ -182,6 +186,51 @@ class TestTrain:
         with pytest.raises(UserError, match=message):
             train(tmp_path / "t", training=TrainSettings(updates=1))
         assert not (tmp_path / "run").exists()
+
+
+class TestResume:
+    def test_a_run_that_was_interrupted_ends_as_if_it_never_was(
+        self, tmp_path: Path, train: Train
+    ) -> None:
+        """The same weights, samples and text, with dropout and the states of streams."""
+        model = ModelSettings(
+            hidden_size=8, layers=2, embedding_size=8, dropout=0.2, recurrent_dropout=0.2
+        )
+        options = {"model": model, "training": replace(SHORT, checkpoint_seconds=0.0)}
+        whole = train(**options)
+        reached: list[Any] = []
+
+        def stop(event: Any) -> None:
+            reached.append(event)
+            if len(reached) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(Interrupted):
+            train(**options, out=tmp_path / "stopped", watch=Watch(on_event=stop))
+        assert look(tmp_path / "stopped").state == "interrupted"
+        again = text.resume(tmp_path / "stopped", tmp_path / "words.txt")
+        for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+        lines = [
+            [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+            for run in (whole, again)
+        ]
+        for line in lines[0][-1:] + lines[1][-1:]:
+            del line["seconds"]
+        assert lines[0] == lines[1]
+        assert list(text.sample(again, length=100)) == list(text.sample(whole, length=100))
+
+    def test_of_another_text_it_is_not(self, tmp_path: Path, train: Train) -> None:
+        def stop(event: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(Interrupted):
+            train(watch=Watch(on_event=stop))
+        (tmp_path / "words.txt").write_text(words(2000, 1))
+        with pytest.raises(UserError, match=r"file: "):
+            text.resume(tmp_path / "run", tmp_path / "words.txt")
+        with pytest.raises(UserError, match=r"file: "):
+            text.resume(tmp_path / "run")
 
 
 class TestSample:

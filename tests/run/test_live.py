@@ -16,7 +16,7 @@ from torch import nn
 
 from peephole import folders
 from peephole.errors import UserError
-from peephole.run import About, LiveRun, Run, check_out, create, lock, resume, start, state
+from peephole.run import About, LiveRun, Run, check_out, lock, resume, start, state
 from peephole.run import about as abouts
 from peephole.run import config as configs
 from tests.helpers.errors import raises
@@ -164,7 +164,7 @@ class TestOverwrite:
     @pytest.mark.parametrize("before", [interrupted, finished])
     def test_on_demand_alone(self, tmp_path: Path, before: Callable[[Path], Path]) -> None:
         run = before(tmp_path / "run")
-        for name in ("checkpoints", "figures"):
+        for name in ("checkpoints", "figures", "tensorboard", "profile"):
             (run / name).mkdir()
             (run / name / "x").touch()
         with pytest.raises(UserError, match="overwrite") as caught, start(run, CONFIG, ABOUT):
@@ -185,16 +185,6 @@ class TestOverwrite:
             UserError,
         ):
             check_out(run, overwrite=False)
-
-    def test_one_that_was_made_whole(self, tmp_path: Path) -> None:
-        with create(tmp_path / "run") as (draft, path):
-            draft.finish({"a_b": 1}, {"x": 1.0}, {}, nn.Linear(2, 1))
-        with pytest.raises(UserError, match="--overwrite"):
-            finished(path)
-        assert Run.open(finished(path, overwrite=True)).metrics == {"valid.loss": 0.5}
-        with create(path, overwrite=True) as (draft, _):
-            draft.finish({"a_b": 1}, {"x": 1.0}, {}, nn.Linear(2, 1))
-        assert Run.open(path).metrics == {"x": 1.0}
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_what_is_no_run_is_left_alone(self, tmp_path: Path, overwrite: bool) -> None:

@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peephole.train import Interrupted
+from peephole.errors import Interrupted
 from tests.helpers import training
 from tests.helpers.training import train
 
@@ -84,37 +82,6 @@ def test_the_same_bits_from_every_update_on(
         for name, wanted in whole.model.state_dict().items():
             assert torch.equal(again.model.state_dict()[name], wanted), (stop, name)
         assert events(folder) == events(tmp_path / "whole")
-
-
-@EVERY_TASK
-def test_killed_at_random_instants(task: str, tmp_path: Path) -> None:
-    wanted = run(tmp_path / "whole", task, 0.3)
-    draw = random.Random(1)
-    folder = tmp_path / "killed"
-    kills = 0
-    while kills < 25:
-        process = subprocess.Popen(
-            command(folder, task, 0.3),
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        first = time.monotonic()
-        # Loading torch takes a while, in which nothing can go wrong.
-        while not (folder / "metrics.jsonl").exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(2.0 + draw.random() if kills else draw.random())
-        assert time.monotonic() - first < 60
-        if process.poll() is not None:
-            break
-        process.kill()
-        process.wait()
-        kills += 1
-    assert kills
-    found = run(folder, task, 0.3)
-    for name in wanted:
-        assert torch.equal(found[name], wanted[name]), name
-    assert events(folder) == events(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

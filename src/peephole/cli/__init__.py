@@ -1,5 +1,6 @@
 """The command line: ``peephole COMMAND``. What a command needs is loaded when it runs."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from jsonargparse import Namespace
 from peephole import __version__
 from peephole.cli import evaluate, reproduce, runs, table, text
 from peephole.cli.parser import Parser, UsageError, nearest
-from peephole.errors import UserError
+from peephole.errors import Interrupted, UserError
 
 
 class Command(NamedTuple):
@@ -52,7 +53,12 @@ HELP = ("-h", "--help", "help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit status: 0, or 2 with one line on standard error."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 130 or 143 where SIGINT or SIGTERM ended it; else 2. Where it is not 0
+        there is one line on standard error.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if (
         not words
@@ -67,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog, parser = "peephole", None
     try:
         name = _command(words)
-        prog = f"peephole {name}"
+        prog = f"peephole {name}{_process()}"
         command = COMMANDS[name]
         parser = command.options(name, command.summary)
         command.run(parser.parse_args(words[len(name.split()) :]))
@@ -76,11 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         typed = parser.typed(error.option) if parser and error.option else None
         return _fail(": ".join([prog, *filter(None, [typed]), error.message]))
+    except Interrupted as stop:
+        # Of several processes the first one speaks.
+        return stop.exit_code if stop.run is None else _fail(f"{prog}: {stop}", stop.exit_code)
     except KeyboardInterrupt:
         return _fail(f"{prog}: interrupted", status=130)
     except SystemExit as stop:  # --help and --print-config
         return int(stop.code or 0)
     return 0
+
+
+def _process() -> str:
+    """Which of the processes that ``torchrun`` started this is, if it is not the first."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" else f" (process {rank})"
 
 
 def _command(words: list[str]) -> str:

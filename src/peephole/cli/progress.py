@@ -1,6 +1,8 @@
 """Progress and tables in a terminal; plain lines where it is none."""
 
+import math
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     # A table is printed without the seconds that torch takes to load.
     from peephole.jobs.toy_training import Progress as Training
     from peephole.train import Event
+    from peephole.train import Progress as Progressed
+
+# How long a training may go on without a line, where there is no bar.
+LINE_SECONDS = 60.0
 
 # In a file or a pipe nothing is cut or broken to fit.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -80,28 +86,49 @@ class Trainings(Bars):
             self.bars.update(self.tasks[name], completed=training.done, note=note)
 
 
-class Evaluations(Bars):
-    """One training: a bar, or a line for each tenth of it."""
+class Bar(Bars):
+    """One training: a bar; or a line for each tenth of it, and each minute in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         super().__init__()
+        self.bars.disable = self.bars.disable or not shown
         self.task: TaskID | None = None
         self.tenths = 0
+        self.printed = time.monotonic()
+        self.metrics = ""
 
-    def show(self, event: "Event") -> None:
+    def event(self, event: "Event") -> None:
+        """Show an evaluation."""
         done, of = event["update"], event["updates"]
-        note = f"epoch {event['epoch']:g}, training loss {event['train_loss']:.4f}"
+        self.metrics = ""
         for key, name in (("loss", "validation loss"), ("accuracy", "accuracy"), ("rmse", "RMSE")):
             if key in event:
-                note += f", {name} {event[key]:.4g}"
+                self.metrics += f", {name} {event[key]:.4g}"
+        note = f"epoch {event['epoch']:g}, training loss {event['train_loss']:.4f}{self.metrics}"
+        tenth = 10 * done // of
+        if tenth > self.tenths:
+            self.tenths = tenth
+            self.print(done, of, note)
+        self.move(done, of, note)
+
+    def advance(self, progress: "Progressed") -> None:
+        """Show how far it is."""
+        done, of = progress.update, progress.updates
+        speed = f", {progress.steps_per_second:,.0f} steps/s" if progress.steps_per_second else ""
+        loss = "" if math.isnan(progress.loss) else f", training loss {progress.loss:.4f}"
+        note = f"epoch {progress.epoch + 1}{speed}{loss}"
+        if time.monotonic() - self.printed > LINE_SECONDS:
+            self.print(done, of, note)
+        self.move(done, of, note + self.metrics)
+
+    def print(self, done: int, of: int, note: str) -> None:
+        self.printed = time.monotonic()
         if not console.is_terminal:
-            tenth = 10 * done // of
-            if tenth > self.tenths:
-                self.tenths = tenth
-                print_line(f"{done / of:4.0%}  {note}")
-            return
+            print_line(f"{done / of:4.0%}  {note}")
+
+    def move(self, done: int, of: int, note: str) -> None:
         if self.task is None:
-            self.task = self.bars.add_task("training", total=of, note="")
+            self.task = self.bars.add_task("training", total=of, completed=done, note=note)
         self.bars.update(self.task, completed=done, note=note)
 
 

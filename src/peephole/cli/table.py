@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from peephole.cli.parser import Parser, optional, real, text, whole, yes_no
+from peephole.cli.parser import Parser, UsageError, optional, real, text, whole, yes_no
+from peephole.cli.training import add_loop, add_run, check_resumed, watched
 
 if TYPE_CHECKING:
-    from peephole.jobs.table import Scores
+    from peephole.jobs.table import Scores, TableRun
+    from peephole.jobs.training import Watch
+
+# What may be given besides --resume; all else stands in the run's config.yaml.
+RESUMED = ("file", "valid", "test", "cache", "train.on_nonfinite", "train.device")
 
 FORMATS = "CSV, Parquet or JSON lines, by its ending"
 
@@ -18,12 +23,13 @@ def train_options(name: str, summary: str) -> Parser:
         name,
         "FILE --target COL [options]",
         f"{summary.capitalize()}: {FORMATS}, a row a step; or a folder, one sequence a file.",
-        epilog="Without --sequence the file is one series, split by time.",
+        epilog="Without --sequence the file is one series, split by time. A run that was "
+        "interrupted goes on with FILE --resume RUN.",
     )
     data = parser.add_argument_group("Data")
     data.add_argument("file", metavar="FILE", help="a table, or a folder of them")
     data.add_argument(
-        "--target", type=text, metavar="COL", required=True, help="the column to predict"
+        "--target", type=text, metavar="COL", help="the column to predict (must be given)"
     )
     data.add_argument(
         "--sequence", type=text, metavar="COL", help="the column that tells sequences apart"
@@ -64,20 +70,11 @@ def train_options(name: str, summary: str) -> Parser:
         help="for missing features: stop, take the last value before, or the training mean "
         "(default: %(default)s)",
     )
-    run = parser.add_argument_group("Run")
-    run.add_argument("--out", metavar="RUN", help="the run folder (default: a new one in runs/)")
-    run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    run = add_run(parser)
     run.add_argument(
         "--cache",
         metavar="DIR",
         help="keep converted tables here (default: large ones only, in cache/ beside the run)",
-    )
-    run.add_argument(
-        "--seed",
-        type=whole(0, 2**32 - 1),
-        default=0,
-        metavar="N",
-        help="of everything random (default: 0)",
     )
     _model_options(parser)
     _training_options(parser)
@@ -189,44 +186,7 @@ def _training_options(parser: Parser) -> None:
         metavar="W",
         help="steps of back-propagation in a single series (default: %(default)s)",
     )
-    train.add_argument(
-        "--train.accumulate",
-        type=whole(1),
-        default=1,
-        metavar="K",
-        help="compute an update in so many parts, for less memory (default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.schedule",
-        choices=["constant", "cosine", "linear"],
-        default="cosine",
-        help="of the learning rate, after its rise (default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.warm-up",
-        type=optional(whole(0)),
-        metavar="K",
-        help="updates in which the learning rate rises (default: a twentieth of all)",
-    )
-    train.add_argument(
-        "--train.on-nonfinite",
-        choices=["stop", "skip"],
-        default="stop",
-        help="where the loss or a gradient is not finite: stop, or skip the update "
-        "(default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.device",
-        choices=["auto", "cpu", "cuda"],
-        default="cpu",
-        help="(default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.precision",
-        choices=["32", "bf16-mixed"],
-        default="32",
-        help="(default: %(default)s)",
-    )
+    add_loop(train)
 
 
 def evaluate_options(name: str, summary: str) -> Parser:
@@ -293,39 +253,69 @@ def example_options(name: str, summary: str) -> Parser:
 
 
 def train(options: Namespace) -> None:
-    from peephole.cli.progress import Evaluations, console, print_line
-    from peephole.errors import UserError
+    if options.resume is not None:
+        check_resumed(options, train_options("train table", ""), RESUMED)
+    elif options.target is None:
+        raise UsageError("--target must be given")
+    with watched(options) as watch:
+        run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
+    _print_run(run)
+
+
+def _begin(options: Namespace, watch: "Watch") -> "TableRun":
     from peephole.jobs import table
-    from peephole.train import Diverged
 
     model, training = dict(vars(options.model)), dict(vars(options.train))
     if model["peephole"] == "none":
         model["peephole"] = None
-    with Evaluations() as evaluations:
-        try:
-            run = table.train(
-                options.file,
-                target=options.target,
-                sequence=options.sequence,
-                order=options.order,
-                features=options.features,
-                task=options.task,
-                target_per=options.target_per,
-                ahead=options.ahead,
-                missing=options.missing,
-                valid=options.valid,
-                test=options.test,
-                model=table.ModelSettings(**model),
-                training=table.TrainSettings(**training),
-                seed=options.seed,
-                out=options.out,
-                overwrite=options.overwrite,
-                cache=options.cache,
-                say=print_line,
-                on_event=evaluations.show,
-            )
-        except Diverged as error:
-            raise UserError(str(error)) from error
+    return table.train(
+        options.file,
+        target=options.target,
+        sequence=options.sequence,
+        order=options.order,
+        features=options.features,
+        task=options.task,
+        target_per=options.target_per,
+        ahead=options.ahead,
+        missing=options.missing,
+        valid=options.valid,
+        test=options.test,
+        model=table.ModelSettings(**model),
+        training=table.TrainSettings(**training),
+        seed=options.seed,
+        out=options.out,
+        overwrite=options.overwrite,
+        cache=options.cache,
+        watch=watch,
+    )
+
+
+def _resume(options: Namespace, watch: "Watch") -> "TableRun":
+    from peephole.jobs import table
+
+    usual = table.TrainSettings()
+    chosen = {
+        name: value
+        for name in ("on_nonfinite", "device")
+        if (value := vars(options.train)[name]) != getattr(usual, name)
+    }
+    return table.resume(
+        options.resume,
+        options.file,
+        valid=options.valid,
+        test=options.test,
+        cache=options.cache,
+        watch=watch,
+        **chosen,
+    )
+
+
+def _print_run(run: "TableRun") -> None:
+    from peephole.cli.progress import console, print_line
+    from peephole.jobs.training import is_first
+
+    if not is_first():
+        return
     for name, scores in run.scores.items():
         _print_scores(name, scores)
     console.print()

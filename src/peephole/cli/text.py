@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from peephole.cli.parser import Parser, optional, real, text, whole, yes_no
+from peephole.cli.training import add_loop, add_run, check_resumed, watched
 
 if TYPE_CHECKING:
-    from peephole.jobs.text import TextScores
+    from peephole.jobs.text import TextRun, TextScores
+    from peephole.jobs.training import Watch
 
+# What may be given besides --resume; all else stands in the run's config.yaml.
+RESUMED = ("file", "cache", "train.on_nonfinite", "train.device")
+UNITS = {"char": "character", "byte": "byte"}
 # How often what was written is shown.
 SHOW_SECONDS = 0.03
 
@@ -23,7 +28,8 @@ def train_options(name: str, summary: str) -> Parser:
         "[FILE|FOLDER] [options]",
         f"{summary.capitalize()}: a file, or a folder with documents at any depth; without one, "
         "the source of Python's standard library on this machine.",
-        epilog="What is left open is chosen by --budget and this machine's speed.",
+        epilog="What is left open is chosen by --budget and this machine's speed. A run that was "
+        "interrupted goes on with FILE --resume RUN.",
     )
     data = parser.add_argument_group("Data")
     data.add_argument(
@@ -40,7 +46,7 @@ def train_options(name: str, summary: str) -> Parser:
         default="char",
         help="what is predicted; bytes may be of anything (default: %(default)s)",
     )
-    run = parser.add_argument_group("Run")
+    run = add_run(parser)
     run.add_argument(
         "--budget",
         type=text,
@@ -48,17 +54,8 @@ def train_options(name: str, summary: str) -> Parser:
         metavar="TIME",
         help="wall time, as 90s, 5m or 1h30m (default: %(default)s)",
     )
-    run.add_argument("--out", metavar="RUN", help="the run folder (default: a new one in runs/)")
-    run.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     run.add_argument(
         "--cache", metavar="DIR", help="keep the encoded text here (default: cache/ beside the run)"
-    )
-    run.add_argument(
-        "--seed",
-        type=whole(0, 2**32 - 1),
-        default=0,
-        metavar="N",
-        help="of everything random (default: 0)",
     )
     _model_options(parser)
     _training_options(parser)
@@ -154,55 +151,7 @@ def _training_options(parser: Parser) -> None:
         metavar="D",
         help="decay of the weights' moving average that is kept; 0 for none (default: %(default)s)",
     )
-    _loop_options(train)
-
-
-def _loop_options(train: Any) -> None:
-    train.add_argument(
-        "--train.accumulate",
-        type=whole(1),
-        default=1,
-        metavar="K",
-        help="compute an update in so many parts, for less memory (default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.schedule",
-        choices=["constant", "cosine", "linear"],
-        default="cosine",
-        help="of the learning rate, after its rise (default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.warm-up",
-        type=optional(whole(0)),
-        metavar="K",
-        help="updates in which the learning rate rises (default: a twentieth of all)",
-    )
-    train.add_argument(
-        "--train.on-nonfinite",
-        choices=["stop", "skip"],
-        default="stop",
-        help="where the loss or a gradient is not finite: stop, or skip the update "
-        "(default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.device",
-        choices=["auto", "cpu", "cuda"],
-        default="cpu",
-        help="(default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.precision",
-        choices=["32", "bf16-mixed"],
-        default="32",
-        help="(default: %(default)s)",
-    )
-    train.add_argument(
-        "--train.checkpoint-seconds",
-        type=real(at_least=0),
-        default=60.0,
-        metavar="S",
-        help="time between checkpoints, at most (default: %(default)s)",
-    )
+    add_loop(train)
 
 
 def sample_options(name: str, summary: str) -> Parser:
@@ -258,41 +207,70 @@ def sample_options(name: str, summary: str) -> Parser:
 
 
 def train(options: Namespace) -> None:
-    from peephole.cli.progress import Evaluations, console, print_line
-    from peephole.errors import UserError
+    from peephole.jobs.training import is_first
+
+    if options.resume is not None:
+        check_resumed(options, train_options("train text", ""), RESUMED)
+    with watched(options) as watch:
+        run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
+    if is_first():
+        _print_run(run)
+
+
+def _begin(options: Namespace, watch: "Watch") -> "TextRun":
     from peephole.jobs import text as job
-    from peephole.train import Diverged
-    from peephole.untrusted import printable
 
     model, training = dict(vars(options.model)), dict(vars(options.train))
     if model["peephole"] == "none":
         model["peephole"] = None
+    return job.train(
+        options.get("file"),
+        unit=options.unit,
+        budget=options.budget,
+        model=job.ModelSettings(**model),
+        training=job.TrainSettings(**training),
+        seed=options.seed,
+        out=options.out,
+        overwrite=options.overwrite,
+        cache=options.cache,
+        watch=watch,
+        on_sample=_print_sample,
+    )
 
-    def show_sample(sample: str) -> None:
-        console.print()
-        for line in sample.splitlines():
-            print_line(f"    {printable(line)}")
 
-    with Evaluations() as evaluations:
-        try:
-            run = job.train(
-                options.get("file"),
-                unit=options.unit,
-                budget=options.budget,
-                model=job.ModelSettings(**model),
-                training=job.TrainSettings(**training),
-                seed=options.seed,
-                out=options.out,
-                overwrite=options.overwrite,
-                cache=options.cache,
-                say=print_line,
-                on_event=evaluations.show,
-                on_sample=show_sample,
-            )
-        except Diverged as error:
-            raise UserError(str(error)) from error
+def _resume(options: Namespace, watch: "Watch") -> "TextRun":
+    from peephole.jobs import text as job
+
+    usual = job.TrainSettings()
+    chosen = {
+        name: value
+        for name in ("on_nonfinite", "device")
+        if (value := vars(options.train)[name]) != getattr(usual, name)
+    }
+    return job.resume(
+        options.resume,
+        options.get("file"),
+        cache=options.cache,
+        watch=watch,
+        on_sample=_print_sample,
+        **chosen,
+    )
+
+
+def _print_sample(sample: str) -> None:
+    from peephole.cli.progress import console, print_line
+    from peephole.untrusted import printable
+
+    console.print()
+    for line in sample.splitlines():
+        print_line(f"    {printable(line)}")
+
+
+def _print_run(run: "TextRun") -> None:
+    from peephole.cli.progress import console, print_line
+
     metrics = run.metrics
-    unit = {"char": "character", "byte": "byte"}[options.unit]
+    unit = UNITS[run.alphabet.unit]
     console.print()
     print_line(
         f"held-out part: {metrics['valid.nats']:.4f} nats a {unit}, "
@@ -369,7 +347,7 @@ def evaluate(options: Namespace) -> None:
 def _tables(name: str, scores: "TextScores") -> "list[Any]":
     from peephole.report import Table
 
-    unit = {"char": "character", "byte": "byte"}[scores.unit]
+    unit = UNITS[scores.unit]
     costs = {"as it is": scores.static}
     if scores.dynamic is not None:
         costs["learning"] = scores.dynamic

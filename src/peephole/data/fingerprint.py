@@ -10,15 +10,19 @@ the clock, and so with the same times: its times tell nothing, nor do times that
 import hashlib
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from peephole.data.blocks import check_file
 from peephole.data.reading import files_of
 from peephole.errors import UserError
+from peephole.untrusted import printable
 
 SETTLED_NS = 2_000_000_000
 READ_BYTES = 1 << 20
+# Of a name that a stranger may have kept.
+SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,52 @@ def content(known: Marks) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
+def of_sources(paths: Iterable[Path], option: str | None = None) -> dict[str, str]:
+    """What files are like, as text for a run to keep.
+
+    Args:
+        paths: files, and folders of files.
+        option: the option that named them, for errors.
+
+    Returns:
+        For each file its digest and size and, where they tell something, its times. They are of
+        these files alone: ``check_sources`` opens no other, whatever is kept.
+
+    Raises:
+        UserError: as ``marks``.
+    """
+    return {str(file): _text(mark(file, option)) for path in paths for file in _files(path, option)}
+
+
+def check_sources(
+    paths: Iterable[Path], known: Mapping[str, str], option: str | None = None
+) -> None:
+    """Raise UserError unless files are those that ``of_sources`` saw.
+
+    A file whose times are the same is not read.
+
+    Args:
+        paths: the same as then.
+        known: what it gave.
+        option: the option that named them, for errors.
+    """
+    files = {str(file): file for path in paths for file in _files(path, option)}
+    for name in dict.fromkeys([*known, *files]):
+        why = None
+        if name not in files:
+            why = "is gone"
+        elif name not in known:
+            why = "is new"
+        elif not _is(files[name], known[name], option):
+            why = "has changed"
+        if why is not None:
+            raise UserError(
+                f"{printable(name)[:SHOWN]} {why} since the run began; put back what it was "
+                "trained on, or begin another run",
+                option,
+            )
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file's contents, in hexadecimal."""
     digest = hashlib.sha256()
@@ -114,6 +164,20 @@ def mark(file: Path, option: str | None = None) -> Mark:
         now - latest > SETTLED_NS,
         digest,
     )
+
+
+def _text(one: Mark) -> str:
+    times = f" {one.modified} {one.changed}" if one.settled else ""
+    return f"{one.digest} {one.bytes}{times}"
+
+
+def _is(file: Path, known: str, option: str | None) -> bool:
+    digest, size, times = [*known.split(" ", 2), "", ""][:3]
+    status = file.stat()
+    if size != str(status.st_size):
+        return False
+    same = times == f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return same or mark(file, option).digest == digest
 
 
 def differs(file: Path, known: Mark, option: str | None = None) -> bool:

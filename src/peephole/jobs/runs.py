@@ -100,10 +100,6 @@ def _looked(run: Path) -> Listed:
     untrusted.opened(run, CONFIG, MAX_CONFIG_BYTES).close()
     if now == "finished":
         read_metrics(run)
-    if now == "finished" and not os.path.lexists(run / ABOUT):
-        # Made whole at its end: its events alone tell how far it is.
-        progress = _progress(run, None)
-        return Listed(run, now, update=progress.update, updates=progress.updates)
     is_about = about.read(run)
     progress = _progress(run, is_about)
     done = progress.update or 0
@@ -130,7 +126,7 @@ class _Progress:
     best: float | None = None
 
 
-def _progress(run: Path, is_about: About | None) -> _Progress:
+def _progress(run: Path, is_about: About) -> _Progress:
     """What a run's evaluations tell."""
     progress = _Progress()
     for line in events.lines(run):
@@ -142,11 +138,10 @@ def _progress(run: Path, is_about: About | None) -> _Progress:
             continue
         progress.update = _whole(event.get("update"), progress.update)
         progress.updates = _whole(event.get("updates"), progress.updates)
-        if is_about is not None:
-            value = event.get(is_about.monitor)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                seen = [value] if progress.best is None else [value, progress.best]
-                progress.best = min(seen) if is_about.goal == "min" else max(seen)
+        value = event.get(is_about.monitor)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seen = [value] if progress.best is None else [value, progress.best]
+            progress.best = min(seen) if is_about.goal == "min" else max(seen)
     return progress
 
 

@@ -1,6 +1,7 @@
 """``run.json``: what a run is, besides its settings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ class About:
         updates: how many are planned.
         monitor: the metric by which the best model is chosen.
         goal: whether the least or the largest of it is best.
+        sources: for each of its data, a fingerprint of what they held when it began.
     """
 
     format: Literal[1]
@@ -33,11 +35,20 @@ class About:
     updates: int
     monitor: str
     goal: Literal["min", "max"]
+    sources: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def now(cls, task: str, updates: int, monitor: str, goal: Literal["min", "max"]) -> "About":
+    def now(
+        cls,
+        task: str,
+        updates: int,
+        monitor: str,
+        goal: Literal["min", "max"],
+        sources: Mapping[str, str] | None = None,
+    ) -> "About":
         """Of a run that begins now."""
-        return cls(1, task, datetime.now(UTC).isoformat(timespec="seconds"), updates, monitor, goal)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(1, task, started, updates, monitor, goal, dict(sources or {}))
 
     @property
     def time(self) -> datetime:

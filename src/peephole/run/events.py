@@ -10,6 +10,7 @@ from typing import Any
 
 from peephole import untrusted
 from peephole.errors import UserError
+from peephole.folders import append
 from peephole.run.names import EVENTS
 
 MAX_BYTES = 1 << 28
@@ -55,12 +56,9 @@ class Events:
             raise ValueError(
                 f"an event has {len(line):,} bytes; at most {MAX_LINE_BYTES:,} can be read"
             )
-        begin = self._size()
         try:
-            while line:
-                line = line[os.write(self._handle, line) :]
+            append(self._handle, line)
         except OSError as error:
-            os.ftruncate(self._handle, begin)
             raise self._cannot("write", error) from error
 
     def position(self) -> int:

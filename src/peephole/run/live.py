@@ -1,6 +1,7 @@
 """A run folder in its place, from the first update on: it can be interrupted and resumed."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from peephole.run import about as abouts
 from peephole.run import config as configs
 from peephole.run import writing
 from peephole.run.about import About
-from peephole.run.events import Events
+from peephole.run.events import Events, lines, parsed
 from peephole.run.lock import Lock
 from peephole.run.names import ABOUT, ALL, CONFIG, EVENTS, FIGURES, METRICS, STARTED
 
@@ -30,15 +31,26 @@ class LiveRun:
         path: the folder.
         about: what the run is.
         events: metrics.jsonl.
+        resumed: whether it was begun by another process.
     """
 
     path: Path
     about: About
     events: Events
+    resumed: bool = False
 
     @property
     def figures(self) -> Path:
         return self.path / FIGURES
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All so far, those of processes before this one included; what is null becomes NaN."""
+        every = (parsed(self.path, line) for line in lines(self.path))
+        return [
+            {name: math.nan if value is None else value for name, value in event.items()}
+            for event in every
+            if event.get("event") == "evaluation"
+        ]
 
     def write_model(self, config: Mapping[str, Any], model: "nn.Module") -> None:
         """Write the model that is kept.
@@ -80,16 +92,17 @@ def start(
 def _put_in_place(target: Path, config: object, about: About, overwrite: bool) -> Lock:
     lock = None
     try:
-        with contextlib.ExitStack() as old:
-            files = writing.expected(target)
-            with made_whole(target, files, more=ALL, overwrite=overwrite) as hidden:
-                write_atomically(hidden / CONFIG, configs.text(config).encode())
-                write_atomically(hidden / ABOUT, writing.dumped(to_json(about)))
-                (hidden / EVENTS).touch()
-                lock = Lock.take(hidden)
-                if overwrite and (target / CONFIG).exists():
-                    # Nobody begins to train in what is about to go.
-                    old.callback(Lock.take(target).release)
+        with (
+            contextlib.ExitStack() as old,
+            made_whole(target, STARTED, more=ALL, overwrite=overwrite) as hidden,
+        ):
+            write_atomically(hidden / CONFIG, configs.text(config).encode())
+            write_atomically(hidden / ABOUT, writing.dumped(to_json(about)))
+            (hidden / EVENTS).touch()
+            lock = Lock.take(hidden)
+            if overwrite and (target / CONFIG).exists():
+                # Nobody begins to train in what is about to go.
+                old.callback(Lock.take(target).release)
     except BaseException as error:
         if lock is not None:
             lock.release()
@@ -120,14 +133,14 @@ def resume(path: str | Path) -> Iterator[LiveRun]:
         check_plain(path)
         if (path / METRICS).exists():
             raise UserError(f"{path} is finished: there is nothing to resume")
-        yield held.enter_context(_opened(path, abouts.read(path)))
+        yield held.enter_context(_opened(path, abouts.read(path), resumed=True))
 
 
 @contextlib.contextmanager
-def _opened(path: Path, about: About) -> Iterator[LiveRun]:
+def _opened(path: Path, about: About, *, resumed: bool = False) -> Iterator[LiveRun]:
     events = Events(path)
     try:
-        yield LiveRun(path, about, events)
+        yield LiveRun(path, about, events, resumed)
     finally:
         events.close()
 

@@ -5,12 +5,13 @@ EVENTS, METRICS = "metrics.jsonl", "metrics.json"
 MODEL_CONFIG, WEIGHTS = "model/config.json", "model/model.safetensors"
 FIGURES, REPORT = "figures", "report.html"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
+BOARD, PROFILE = "tensorboard", "profile"
 
 # What a run has from its start, and what it has when it is finished.
 STARTED = (CONFIG, ABOUT)
-FILES = (CONFIG, METRICS, EVENTS, MODEL_CONFIG, WEIGHTS)
+FILES = (*STARTED, METRICS, EVENTS, MODEL_CONFIG, WEIGHTS)
 # All that a run may have; a folder with anything else is never overwritten.
-ALL = (*STARTED, *FILES, FIGURES, REPORT, CHECKPOINTS, LOCK)
+ALL = (*FILES, FIGURES, REPORT, CHECKPOINTS, LOCK, BOARD, PROFILE)
 
 # Seconds of work for the YAML reader, at the worst.
 MAX_CONFIG_BYTES = 1 << 18

@@ -11,7 +11,7 @@ from peephole.errors import UserError
 from peephole.folders import Part, check_free, write_atomically
 from peephole.run import lock
 from peephole.run.events import plain
-from peephole.run.names import ABOUT, ALL, CONFIG, FILES, METRICS, MODEL_CONFIG, STARTED, WEIGHTS
+from peephole.run.names import ALL, CONFIG, METRICS, MODEL_CONFIG, STARTED, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,11 +21,6 @@ def fresh(name: str) -> Path:
     """A folder in ``runs/`` that no other run has."""
     # Runs that are started side by side must not meet.
     return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
-
-
-def expected(path: Path) -> tuple[str, ...]:
-    """What must be there for a folder to be a run: finished, or begun in its place."""
-    return STARTED if (path / ABOUT).exists() else FILES
 
 
 def check_out(path: str | Path | None, overwrite: bool) -> None:
@@ -40,7 +35,7 @@ def check_out(path: str | Path | None, overwrite: bool) -> None:
     if (path / CONFIG).exists() and (user := lock.holder(path)):
         raise UserError(f"{path} is in use: {user} trains in it", "out")
     try:
-        check_free(path, expected(path), more=ALL, overwrite=overwrite)
+        check_free(path, STARTED, more=ALL, overwrite=overwrite)
     except UserError as error:
         if not overwrite and is_interrupted(path):
             raise UserError(
@@ -76,6 +71,22 @@ def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
         UserError: they cannot be written.
     """
     _write(run / METRICS, dumped(plain(metrics)))
+
+
+def folder(run: Path, name: str) -> Path:
+    """A folder of a run, made where it is missing.
+
+    Raises:
+        UserError: something else is there, or it cannot be made.
+    """
+    path = run / name
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {path}: {error.strerror}") from error
+    if path.is_symlink():
+        raise UserError(f"{path} is a link; it must be a plain folder")
+    return path
 
 
 def _write(path: Path, parts: bytes | Iterable[Part]) -> None:

@@ -1,24 +1,31 @@
 """Devices, precision and processes: lightning-fabric, where there is more than one CPU's work."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from peephole.errors import UserError
+from peephole.errors import Interrupted, UserError
 from peephole.train import descent
 from peephole.train.settings import Settings
+
+# One evaluates while the others wait; torchrun sees to those that are lost.
+TIMEOUT = timedelta(days=7)
 
 
 class Engine:
     """What a training runs on.
 
     Several processes are those that ``torchrun`` started. One process on the CPU in float32
-    needs nothing of Fabric, which takes two seconds to load and some of each update.
+    needs nothing of Fabric, which takes two seconds to load and some of each update. Used in a
+    ``with`` statement, at whose end the processes part.
 
     Attributes:
         rank: of this process.
@@ -38,18 +45,38 @@ class Engine:
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if (self.world, accelerator, settings.precision) == (1, "cpu", "32"):
             return
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
+        if self.world > 1:
+            _join(self.rank, self.world, "nccl" if accelerator == "cuda" else "gloo")
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=here,
             num_nodes=self.world // here,
-            strategy="ddp" if self.world > 1 else "auto",
+            strategy=DDPStrategy(timeout=TIMEOUT) if self.world > 1 else "auto",
             precision="bf16-mixed" if settings.precision == "bf16-mixed" else "32-true",
         )
         self.fabric.launch()
         self.device = self.fabric.device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.world == 1:
+            return
+        if error is None or isinstance(error, Interrupted):
+            # A process that just ends takes others down that still talk to it.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
 
     def placed(self, model: nn.Module) -> nn.Module:
         """The model on its device, as it is called while it trains."""
@@ -114,18 +141,30 @@ class Engine:
             yield
         model.train(was_training)
 
-    def close(self) -> None:
-        """Wait for the other processes and let go of them: one that just ends takes others down."""
-        if self.world > 1:
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-
     def seed(self, seed: int, update: int) -> None:
         """Let torch's random numbers follow from seed, update and process alone."""
         mixed = _mixed(_mixed(_mixed(seed) ^ update) ^ self.rank)
         torch.default_generator.manual_seed(mixed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(mixed)
+
+
+def _join(rank: int, world: int, backend: str) -> None:
+    """Let the processes find each other; else Fabric does it when it is launched.
+
+    Those that torchrun starts again ask the same store as before, and torch does not tell the
+    addresses of those that are gone from the new ones.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch._C._distributed_c10d.TCPStore(*place, world, is_master=False)
+    attempt = torch._C._distributed_c10d.PrefixStore(
+        f"peephole/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store
+    )
+    torch.distributed.init_process_group(
+        backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT
+    )
 
 
 def _mixed(number: int) -> int:

@@ -1,25 +1,14 @@
 """SIGTERM and SIGINT: a training ends its update, writes a checkpoint and stops."""
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-
-class Interrupted(Exception):
-    """A training was told to stop, and did, where it can go on.
-
-    Attributes:
-        signal: SIGTERM or SIGINT.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.signal = number
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + self.signal
+# torchrun passes on a SIGINT that a terminal has sent to all processes already.
+SAME_SECONDS = 2.0
 
 
 class Interrupts:
@@ -33,6 +22,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -51,6 +41,9 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        if number == signal.SIGINT:
+        now = time.monotonic()
+        if number != signal.SIGINT or self.signal != signal.SIGINT:
+            self.signal, self._first = number, now
+        elif "TORCHELASTIC_RUN_ID" not in os.environ or now - self._first > SAME_SECONDS:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)

@@ -11,13 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from peephole.errors import Interrupted, UserError
 from peephole.tasks.protocol import Epoch, State, Task
 from peephole.train.checkpoints import Checkpoints
 from peephole.train.descent import Gradient, rate
 from peephole.train.engine import Engine
-from peephole.train.interrupts import Interrupted, Interrupts
+from peephole.train.interrupts import Interrupts
 from peephole.train.settings import Settings
-from peephole.train.training import Event, Position, Training
+from peephole.train.training import Event, Found, Position, Training
 
 # How often progress is shown, and how often an error is looked for that others have seen.
 SHOW_SECONDS = 0.2
@@ -89,10 +90,12 @@ def fit(
     journal: Journal | None = None,
     checkpoints: Checkpoints[Position] | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     say: Callable[[str], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_update: Callable[[], None] | None = None,
+    on_resume: Callable[[int], None] | None = None,
 ) -> Fit:
     """Train a model of ``task``.
 
@@ -100,34 +103,34 @@ def fit(
         task: the problem.
         settings: how.
         journal: takes each event; nothing is kept if None.
-        checkpoints: where they go; none if None, and then nothing can be resumed.
-        resume: go on from the newest checkpoint that is whole.
+        checkpoints: where they go; none if None, and then nothing can be resumed. Of several
+            processes the first one's count.
+        resume: go on from the newest checkpoint that is whole; likewise.
+        engine: what it runs on; one of its own if None.
         say: takes each line that a person should read.
         on_event: sees each evaluation as it happens.
         on_progress: sees, a few times a second, how far it is.
         on_update: called after each update, for a profiler.
+        on_resume: told how many updates are done before it goes on.
 
     Raises:
         Diverged: the loss or a gradient is not a finite number.
         Interrupted: SIGTERM or SIGINT came; where there are checkpoints, the last is of now.
-        UserError: a checkpoint cannot be written, or is of other settings.
+        UserError: a checkpoint cannot be written, or is of other settings or data.
     """
-    engine = Engine(settings)
-    loop = _Loop(task, settings, engine, journal, checkpoints)
-    if resume:
-        for line in loop.go_back():
-            if say is not None:
-                say(line)
-    loop.on_event, loop.on_progress, loop.on_update = on_event, on_progress, on_update
-    interrupts = Interrupts()
-    with interrupts if checkpoints is not None else nullcontext():
-        try:
-            fitted = loop.run(interrupts)
-        except Interrupted:
-            engine.close()
-            raise
-    engine.close()
-    return fitted
+    with Engine(settings) if engine is None else nullcontext(engine) as engine:
+        resume, keeps = engine.from_first((resume, checkpoints is not None))
+        loop = _Loop(task, settings, engine, journal, checkpoints, keeps)
+        if resume:
+            for line in loop.go_back():
+                if say is not None:
+                    say(line)
+            if on_resume is not None:
+                on_resume(loop.training.at.update)
+        loop.on_event, loop.on_progress, loop.on_update = on_event, on_progress, on_update
+        interrupts = Interrupts()
+        with interrupts if keeps else nullcontext():
+            return loop.run(interrupts)
 
 
 @dataclass(frozen=True)
@@ -178,10 +181,12 @@ class _Loop:
         engine: Engine,
         journal: Journal | None,
         checkpoints: Checkpoints[Position] | None,
+        keeps: bool,
     ) -> None:
         self.task, self.settings, self.engine = task, settings, engine
         self.journal = journal if engine.rank == 0 else None
         self.checkpoints = checkpoints
+        self.keeps = keeps
         self.training = Training(task, settings, engine)
         self.events: list[Event] = []
         self.began = self.shown = self.saved = time.monotonic()
@@ -193,6 +198,11 @@ class _Loop:
         self.training.model.train()
         while at.epoch < settings.epochs and not self.is_done():
             epoch = plan.epoch(at.epoch)
+            if not 0 <= at.batch <= len(epoch):
+                raise UserError(
+                    f"the checkpoint is of other data: it was after {at.batch:,} updates of epoch "
+                    f"{at.epoch}, which has {len(epoch):,}"
+                )
             if not at.update:
                 whole = len(epoch) * settings.epochs
                 at.planned = min(whole, settings.updates or whole)
@@ -205,7 +215,8 @@ class _Loop:
                 if agreed.save or agreed.stop:
                     self.save()
                 if agreed.stop:
-                    raise Interrupted(agreed.stop)
+                    run = None if self.checkpoints is None else self.checkpoints.run
+                    raise Interrupted(agreed.stop, run)
             if at.batch == len(epoch):
                 at.epoch, at.batch = at.epoch + 1, 0
                 self.training.states = [None] * settings.accumulate
@@ -330,11 +341,11 @@ class _Loop:
     def save(self) -> None:
         """Write a checkpoint of now."""
         self.saved = time.monotonic()
-        if self.checkpoints is None:
+        if not self.keeps:
             return
         at = self.training.at
         tensors = self.training.tensors()
-        if tensors is None:
+        if tensors is None or self.checkpoints is None:
             return
         at.seconds += self.saved - self.began
         self.began = self.saved
@@ -348,21 +359,31 @@ class _Loop:
         Returns:
             What a person should know about it.
         """
-        assert self.checkpoints is not None
-        checkpoint, lines = self.checkpoints.newest() if self.engine.rank == 0 else (None, [])
-        update = self.engine.from_first(None if checkpoint is None else checkpoint.update)
-        if update is None:
+        found, lines = self.found() if self.engine.rank == 0 else (None, [])
+        found = self.engine.from_first(found)
+        if found is None:
             if self.journal is not None:
                 self.journal.truncate(0)
             return [*lines, "there is no checkpoint yet: the training begins anew"]
-        if checkpoint is None:
-            checkpoint = self.checkpoints.read(update)
-        self.training.load(checkpoint)
-        if checkpoint.best is not None:
-            self.training.load_best(self.checkpoints.read(checkpoint.best))
+        self.training.load(found)
         if self.journal is not None:
-            self.journal.truncate(checkpoint.state.events_bytes)
-        return [*lines, f"resumed from {checkpoint.path}, after {update:,} updates"]
+            self.journal.truncate(found.at.events_bytes)
+        return [*lines, f"resumed from {found.path}, after {found.at.update:,} updates"]
+
+    def found(self) -> tuple[Found | None, list[str]]:
+        """The newest checkpoint that is whole, and what is wrong with newer ones."""
+        assert self.checkpoints is not None
+        checkpoint, lines = self.checkpoints.newest()
+        if checkpoint is None:
+            return None, lines
+        found = self.training.read(checkpoint)
+        if checkpoint.best is not None:
+            try:
+                found.best = self.training.read_best(self.checkpoints.read(checkpoint.best))
+            except UserError as error:
+                lines.append(f"{error.message}; the best model is chosen anew from here on")
+                found.at.best, found.at.since_best = {}, 0
+        return found, lines
 
     # Smaller things
 

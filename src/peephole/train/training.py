@@ -15,6 +15,7 @@ from peephole.train.checkpoints import Checkpoint
 from peephole.train.descent import Average, optimizer
 from peephole.train.engine import Engine
 from peephole.train.settings import Settings
+from peephole.train.trust import check_forms, check_position
 
 Number = float | int | str | None
 Event = dict[str, Any]
@@ -53,6 +54,23 @@ class Position:
     events_bytes: int = 0
     seconds: float = 0.0
     carried: int = 0
+
+
+@dataclass
+class Found:
+    """A checkpoint's content.
+
+    Attributes:
+        path: its folder.
+        at: where it is.
+        tensors: by name.
+        best: the best weights so far, if they are kept.
+    """
+
+    path: str
+    at: Position
+    tensors: dict[str, Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Training:
@@ -126,21 +144,36 @@ class Training:
             **_named("state", {str(k): tensor for k, tensor in enumerate(joined)}),
         }
 
-    def load(self, checkpoint: Checkpoint[Position]) -> None:
-        """Go to where a checkpoint is.
+    def read(self, checkpoint: Checkpoint[Position]) -> Found:
+        """Read what ``load`` takes.
+
+        Raises:
+            UserError: it is of another model, or says what cannot be.
+        """
+        check_position(checkpoint.state, checkpoint.update, self.task.monitor, checkpoint.path)
+        check_forms(checkpoint.forms, checkpoint.state.carried, checkpoint.path)
+        return Found(
+            str(checkpoint.path), checkpoint.state, checkpoint.tensors(self._forms(checkpoint))
+        )
+
+    def read_best(self, checkpoint: Checkpoint[Position]) -> dict[str, Tensor]:
+        """The weights that are evaluated and kept, of the checkpoint that was written with them.
 
         Raises:
             UserError: it is of another model.
         """
-        wanted = self._forms(checkpoint)
-        found = checkpoint.tensors(wanted)
-        self.at = checkpoint.state
-        self.model.load_state_dict(_part("model", found))
+        name = "model" if self.average is None else "average"
+        return _part(name, checkpoint.tensors(self._forms(checkpoint)))
+
+    def load(self, found: Found) -> None:
+        """Go to where a checkpoint is."""
+        self.at, self.best_weights = found.at, found.best
+        self.model.load_state_dict(_part("model", found.tensors))
         if self.average is not None:
-            self.average.model.load_state_dict(_part("average", found))
-        self.optimizer.load(_part("optimizer", found))
+            self.average.model.load_state_dict(_part("average", found.tensors))
+        self.optimizer.load(_part("optimizer", found.tensors))
         if self.at.carried:
-            joined = [found[f"state.{k}"] for k in range(self.at.carried)]
+            joined = [found.tensors[f"state.{k}"] for k in range(self.at.carried)]
             parts = self.settings.accumulate
             for a in range(parts):
                 own = streams_of(
@@ -149,11 +182,6 @@ class Training:
                 self.states[a] = tuple(
                     t[own.start : own.stop].to(self.engine.device) for t in joined
                 )
-
-    def load_best(self, checkpoint: Checkpoint[Position]) -> None:
-        """Take the best weights so far from the checkpoint that was written with them."""
-        name = "model" if self.average is None else "average"
-        self.best_weights = _part(name, checkpoint.tensors(self._forms(checkpoint)))
 
     def _forms(self, checkpoint: Checkpoint[Position]) -> dict[str, Form]:
         """What the tensors must be; of the optimizer's and the streams', what may be is there."""
@@ -171,14 +199,19 @@ class Training:
     def _may_hold(self, name: str, form: Form, at: Position) -> bool:
         what, _, rest = name.partition(".")
         if what == "state":
-            return rest.isdecimal() and int(rest) < at.carried
+            return _is_number(rest) and int(rest) < at.carried
         k, _, which = rest.partition(".")
-        if what != "optimizer" or self.settings.optimizer != "adam" or not k.isdecimal():
+        if what != "optimizer" or self.settings.optimizer != "adam" or not _is_number(k):
             return False
         if int(k) >= len(self.parameters) or which not in ("step", "exp_avg", "exp_avg_sq"):
             return False
         like = self.parameters[int(k)]
         return form.shape == (() if which == "step" else tuple(like.shape))
+
+
+def _is_number(name: str) -> bool:
+    # Python refuses to read thousands of digits.
+    return name.isdecimal() and len(name) < 10
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

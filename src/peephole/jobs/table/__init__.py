@@ -12,7 +12,7 @@ Hugging Face ``datasets.Dataset``, or the one that ``from_tensors`` makes of ten
 
 from peephole.data.frames import from_tensors
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.table.train import TableRun, train
+from peephole.jobs.table.train import TableRun, resume, train
 from peephole.jobs.table.use import evaluate, open_run, predict
 from peephole.tasks.table.metrics import Scores
 from peephole.tasks.table.settings import DataSettings, ModelSettings
@@ -27,5 +27,6 @@ __all__ = [
     "from_tensors",
     "open_run",
     "predict",
+    "resume",
     "train",
 ]

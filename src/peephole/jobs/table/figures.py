@@ -1,5 +1,6 @@
 """The figures of a run on a table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from peephole.report.figures import figure
 from peephole.tasks.table.metrics import Scores
 from peephole.tasks.table.recipe import Loaded, Recipe
-from peephole.train import Fit
+from peephole.train import Event
 
 MOST_POINTS = 5000
 MOST_STEPS = 300
@@ -15,14 +16,14 @@ MOST_LABELS = 30
 WIDEST_NUMBERS = 12
 
 
-def learning_curve(path: Path, fitted: Fit) -> None:
-    """Training and validation loss by update."""
-    updates = [event["update"] for event in fitted.events]
+def learning_curve(path: Path, evaluations: Sequence[Event], best: int) -> None:
+    """Training and validation loss by update; ``best`` is the update of the kept model."""
+    updates = [event["update"] for event in evaluations]
     with figure(path) as drawn:
         axes = drawn.subplots()
         for key, label in (("train_loss", "training"), ("loss", "validation")):
-            axes.plot(updates, [event[key] for event in fitted.events], label=label)
-        axes.axvline(fitted.best["update"], color="0.6", linewidth=0.8, linestyle=":")
+            axes.plot(updates, [event[key] for event in evaluations], label=label)
+        axes.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
         axes.set(xlabel="update", ylabel="loss")
         axes.legend()
 

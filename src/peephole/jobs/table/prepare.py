@@ -37,11 +37,13 @@ class Prepared:
         task: with its recipe, the training and the validation data.
         data: the settings, with what the data told filled in.
         test: the test data, if there is any.
+        sources: for the option that named each of the data, a fingerprint of what they hold.
     """
 
     task: TableTask
     data: DataSettings
     test: Loaded | None
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,12 @@ def prepare(
     else:
         task = _sequences(opened, valid, seed, say, cache)
     recipe = task.recipe
+    loaded = None if test is None else load(recipe, test, option="test", say=say, cache=cache)
+    sources = {
+        "file": opened.source,
+        "valid": None if valid is None else task.valid.source,
+        "test": None if loaded is None else loaded.source,
+    }
     return Prepared(
         task,
         replace(
@@ -99,7 +107,8 @@ def prepare(
             task="classify" if opened.kind.classify else "regress",
             target_per=opened.kind.per,
         ),
-        None if test is None else load(recipe, test, option="test", say=say, cache=cache),
+        loaded,
+        {name: s.fingerprint for name, s in sources.items() if s is not None and s.fingerprint},
     )
 
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 from peephole import __version__
+from peephole.data.schema import to_json
 from peephole.jobs.table import figures
+from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared
 from peephole.report import Figure, Page, Table, Text
-from peephole.run import Draft
+from peephole.run import LiveRun
 from peephole.tasks.table.metrics import Scores
 from peephole.train import Fit
 
@@ -22,25 +24,25 @@ WIDEST_MATRIX = 20
 
 
 def write(
-    draft: Draft,
+    live: LiveRun,
     prepared: Prepared,
     fitted: Fit,
     scores: dict[str, Scores],
-    config: dict[str, Any],
+    config: Config,
     lines: list[str],
 ) -> None:
     """Draw a run's figures and write its ``report.html``."""
     data, recipe = prepared.data, prepared.task.recipe
     page = Page(
-        f"{data.target} of {config['file']}",
+        f"{data.target} of {config.file}",
         f"peephole {__version__}, best model of {fitted.seconds:.0f} s of training",
     )
     page.add("Scores", *(score_table(name, s) for name, s in scores.items()))
-    curve = draft.figures / "learning_curve.png"
-    figures.learning_curve(curve, fitted)
+    curve = live.figures / "learning_curve.png"
+    figures.learning_curve(curve, live.evaluations(), fitted.best["update"])
     drawn = [Figure(curve, "Loss of a target by update; the kept model is marked.")]
     for name, s in scores.items():
-        path = draft.figures / f"{name}.png"
+        path = live.figures / f"{name}.png"
         if s.confusion is not None:
             figures.confusion(path, s)
             drawn.append(Figure(path, f"Share of each true class by predicted class, {name}."))
@@ -48,7 +50,7 @@ def write(
             figures.predicted_over_true(path, s, data.target)
             drawn.append(Figure(path, f"Predicted over true, {name}."))
     if recipe.ahead is not None and not scores["valid"].classes:
-        path = draft.figures / "forecast.png"
+        path = live.figures / "forecast.png"
         figures.forecast(path, prepared.task.valid, scores["valid"], recipe)
         drawn.append(Figure(path, "The end of the validation data with its forecasts."))
     page.add("Figures", *drawn)
@@ -56,8 +58,8 @@ def write(
         if s.confusion is not None and len(s.classes) <= WIDEST_MATRIX:
             page.add(f"Confusion, {name}", confusion_table(s))
     page.add("Data", *(Text(line) for line in lines))
-    page.add("Settings", Table(("setting", "value"), _flat(config)))
-    page.write(draft.path / "report.html")
+    page.add("Settings", Table(("setting", "value"), _flat(to_json(config))))
+    page.write(live.path / "report.html")
 
 
 def score_table(name: str, scores: Scores) -> Table:

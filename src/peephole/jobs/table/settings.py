@@ -33,6 +33,7 @@ class TrainSettings:
             update.
         device: cpu, cuda, or auto for the best there is.
         precision: of the computation: 32, or bf16-mixed.
+        checkpoint_seconds: time between checkpoints, at most.
     """
 
     learning_rate: float = 0.01
@@ -50,6 +51,7 @@ class TrainSettings:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     precision: Literal["32", "bf16-mixed"] = "32"
+    checkpoint_seconds: float = 60.0
 
 
 def check(settings: TrainSettings) -> None:
@@ -63,6 +65,7 @@ def check(settings: TrainSettings) -> None:
         ("patience", settings.patience, 0),
         ("weight_decay", settings.weight_decay, 0),
         ("window", settings.window, 1),
+        ("checkpoint_seconds", settings.checkpoint_seconds, 0),
     ):
         if value is not None and not value >= least:
             raise UserError(f"{value}; it must be at least {least}", f"train.{name}")
@@ -105,6 +108,7 @@ def resolve(settings: TrainSettings, batch: int | None, updates: int, seed: int)
         on_nonfinite=settings.on_nonfinite,
         device=settings.device,
         precision=settings.precision,
+        checkpoint_seconds=settings.checkpoint_seconds,
         clip=settings.clip,
         average=settings.average or None,
         patience=settings.patience or None,

@@ -1,27 +1,30 @@
 """Train on a table."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from peephole import run as runs
 from peephole.data.cache import Cache
-from peephole.data.frames import name_of
 from peephole.data.missing import Missing
 from peephole.data.schema import check_choices, to_json
 from peephole.errors import UserError
+from peephole.jobs.table import config as configs
 from peephole.jobs.table import report, settings
+from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.run import Run
+from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
+from peephole.jobs.training import resume as resumed
+from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching
 from peephole.tasks.table.metrics import Scores
 from peephole.tasks.table.model import SequenceModel
 from peephole.tasks.table.recipe import Recipe
 from peephole.tasks.table.settings import DataSettings, ModelSettings
 from peephole.tasks.table.task import SeriesTask, run, score_outputs
-from peephole.train import Event, Fit, Settings, fit
+from peephole.train import Engine, Fit, Settings
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,11 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     cache: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    watch: Watch | None = None,
 ) -> TableRun:
     """Train a model on a table of sequences and write a run folder.
+
+    A training that is interrupted can be resumed: see ``resume``.
 
     Args:
         file: CSV, Parquet or JSON lines, a row a step; or a folder, one sequence a file; or a table
@@ -92,13 +96,15 @@ def train(
         cache: a folder for what tables are converted to, once, so as to be read from the disk
             while training: all of them then, whatever their size. If None that is done with large
             ones, and the folder is ``cache`` beside the run.
-        say: takes each line that a person should read.
-        on_event: sees each evaluation as it happens.
+        watch: what is told of the training, and to whom.
 
     Raises:
-        UserError: something in the files or options is wrong. Nothing was written but the cache.
-        Diverged: the loss became infinite. Nothing was written but the cache.
+        UserError: something in the files or options is wrong, and nothing was written but the
+            cache; or the run folder cannot be written.
+        Diverged: the loss became infinite. The run keeps its checkpoints.
+        Interrupted: SIGTERM or SIGINT came. The run can be resumed.
     """
+    model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
     data = DataSettings(
         target=target,
         sequence=sequence,
@@ -109,59 +115,157 @@ def train(
         ahead=ahead,
         missing=missing,
     )
-    lines: list[str] = []
-
-    def note(line: str) -> None:
-        lines.append(line)
-        if say is not None:
-            say(line)
-
-    model, training = model or ModelSettings(), training or TrainSettings()
     for chosen in (data, model, training):
         check_choices(chosen)
     if not 0 <= seed < 2**32:
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
-    runs.check_out(out, overwrite)
+    check(out, overwrite, watch)
     settings.check(training)
-    beside = Path("runs") if out is None else Path(out).parent
-    prepared = prepare(
-        file,
-        data,
-        model,
-        training,
-        valid=valid,
-        test=test,
-        seed=seed,
-        say=note,
-        cache=Cache(Path(cache or beside / "cache"), note, always=cache is not None),
+    given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
+    notes = _Notes(watch)
+    prepared = given.prepared(data, model, training, seed, notes)
+    loop, about = _plan(prepared, training, seed)
+    config = configs.of(
+        prepared, training, loop, file=file, valid=valid, test=test, cache=given.cache
     )
-    loop = _loop_settings(prepared, training, seed)
-    with runs.create(out, name="table", overwrite=overwrite) as (draft, path):
+    with (
+        Engine(loop) as engine,
+        begin(out, config, about, overwrite=overwrite) as live,
+    ):
+        return _train(engine, live, prepared, loop, config, notes)
 
-        def record(event: Event) -> None:
-            draft.event(event)
-            if on_event is not None:
-                on_event(event)
 
-        fitted = fit(prepared.task, loop, on_event=record)
-        best = fitted.model
-        assert isinstance(best, SequenceModel)
-        scores = _scores(prepared, best)
+def resume(
+    path: str | Path,
+    file: Any,
+    *,
+    valid: Any = None,
+    test: Any = None,
+    cache: str | Path | None = None,
+    on_nonfinite: Literal["stop", "skip"] | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    watch: Watch | None = None,
+) -> TableRun:
+    """Go on with a training that was interrupted, from its newest checkpoint that is whole.
+
+    With the same number of processes it ends with the very weights that it would have had.
+
+    Args:
+        path: the run folder. It may come from a stranger: no path in it is followed.
+        file: the data that the run was begun with, as in ``train``.
+        valid: likewise.
+        test: likewise.
+        cache: as in ``train``.
+        on_nonfinite: of ``TrainSettings``, if it is to be another than when the run began.
+        device: likewise.
+        watch: what is told of the training, and to whom.
+
+    Raises:
+        UserError: there is no such run, it is finished, another process trains in it, it or its
+            checkpoint is damaged, or the data are not those that it began with.
+        Diverged: as ``train``, as is Interrupted.
+    """
+    path, watch = Path(path), watch or Watch()
+    check(None, False, watch)
+    with resumed(path) as live:
+        config = runs.read_config(path, Config)
+        training = config.train
+        if on_nonfinite is not None:
+            training = replace(training, on_nonfinite=on_nonfinite)
+        if device is not None:
+            training = replace(training, device=device)
+        for chosen in (config.data, config.model, training):
+            check_choices(chosen)
+        settings.check(training)
+        given = _Given(file, valid, test, cache, path.parent)
+        notes = _Notes(watch)
+        prepared = given.prepared(config.data, config.model, training, config.seed, notes)
+        if live is not None:
+            check_same(live, prepared.sources)
+        loop, _ = _plan(prepared, training, config.seed)
+        with Engine(loop) as engine:
+            return _train(engine, live, prepared, loop, config, notes)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a person named, and the folder that the run is in."""
+
+    file: Any
+    valid: Any
+    test: Any
+    cache: str | Path | None
+    beside: Path
+
+    def prepared(
+        self,
+        data: DataSettings,
+        model: ModelSettings,
+        training: TrainSettings,
+        seed: int,
+        notes: "_Notes",
+    ) -> Prepared:
+        folder = Path(self.cache or self.beside / "cache")
+        return prepare(
+            self.file,
+            data,
+            model,
+            training,
+            valid=self.valid,
+            test=self.test,
+            seed=seed,
+            say=notes,
+            cache=Cache(folder, notes, always=self.cache is not None),
+        )
+
+
+class _Notes:
+    """Takes the lines about the data: they are shown, and kept for the report."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if self.watch.say is not None and is_first():
+            self.watch.say(line)
+
+
+def _plan(prepared: Prepared, training: TrainSettings, seed: int) -> tuple[Settings, About]:
+    task = prepared.task
+    sequences = len(task.train.numbers)
+    batch = settings.batch_size(
+        training, task.steps // task.window if isinstance(task, SeriesTask) else sequences
+    )
+    updates = len(task.plan(Batching(batch, training.batch_steps, 1, seed)).epoch(0))
+    loop = settings.resolve(training, batch, updates, seed)
+    about = About.now("table", updates * loop.epochs, task.monitor, task.goal, prepared.sources)
+    return loop, about
+
+
+def _train(
+    engine: Engine,
+    live: LiveRun | None,
+    prepared: Prepared,
+    loop: Settings,
+    config: Config,
+    notes: _Notes,
+) -> TableRun:
+    fitted = fit_in(live, engine, prepared.task, loop, notes.watch)
+    model = fitted.model
+    assert isinstance(model, SequenceModel)
+    finished = None
+    if live is not None:
+        scores = _scores(prepared, model)
         metrics = _metrics(scores, fitted)
-        draft.event({"event": "final", **metrics})
-        config = {
-            "file": name_of(file),
-            **asdict(prepared.data),
-            "valid": None if valid is None else name_of(valid),
-            "test": None if test is None else name_of(test),
-            "model": asdict(prepared.task.settings),
-            "train": _resolved(training, loop),
-            "seed": seed,
-            "cache": None if cache is None else str(cache),
-        }
-        draft.finish(config, metrics, model_config(prepared), best)
-        report.write(draft, prepared, fitted, scores, config, lines)
-    return TableRun(Run.open(path), best, prepared.task.recipe, scores, fitted.seconds)
+        live.events.append({"event": "final", **metrics})
+        live.write_model(model_config(prepared), model)
+        report.write(live, prepared, fitted, scores, config, notes.lines)
+        live.finish(metrics)
+        finished = Run.open(live.path), scores
+    run, scores = engine.from_first(finished)
+    return TableRun(run, model, prepared.task.recipe, scores, fitted.seconds)
 
 
 def _names(features: Sequence[str] | str | None) -> tuple[str, ...] | None:
@@ -178,21 +282,6 @@ def model_config(prepared: Prepared) -> dict[str, Any]:
         "settings": to_json(prepared.task.settings),
         "recipe": to_json(prepared.task.recipe),
     }
-
-
-def _loop_settings(prepared: Prepared, training: TrainSettings, seed: int) -> Settings:
-    task = prepared.task
-    sequences = len(task.train.numbers)
-    batch = settings.batch_size(
-        training, task.steps // task.window if isinstance(task, SeriesTask) else sequences
-    )
-    epoch = task.plan(Batching(batch, training.batch_steps, 1, seed)).epoch(0)
-    return settings.resolve(training, batch, len(epoch), seed)
-
-
-def _resolved(training: TrainSettings, loop: Settings) -> dict[str, Any]:
-    chosen = {"batch_size": loop.batch_size, "epochs": loop.epochs}
-    return asdict(training) | chosen
 
 
 def _scores(prepared: Prepared, model: SequenceModel) -> dict[str, Scores]:

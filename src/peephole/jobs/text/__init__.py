@@ -8,7 +8,7 @@ print(text.evaluate(run, "other.txt").bits)
 """
 
 from peephole.jobs.text.settings import ModelSettings, TrainSettings
-from peephole.jobs.text.train import TextRun, train
+from peephole.jobs.text.train import TextRun, resume, train
 from peephole.jobs.text.use import TextScores, evaluate, open_run, sample
 from peephole.tasks.text.settings import Network
 
@@ -20,6 +20,7 @@ __all__ = [
     "TrainSettings",
     "evaluate",
     "open_run",
+    "resume",
     "sample",
     "train",
 ]

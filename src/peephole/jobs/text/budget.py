@@ -133,6 +133,7 @@ def settle(
         UserError: several processes are to share the work, and something is left open that only
             a measurement settles; or a choice is out of range.
     """
+    check(_network(model, REFERENCE))
     if model.hidden_size is None or training.updates is None:
         _check_alone()
     training = replace(

@@ -1,9 +1,10 @@
 """Train a language model on a text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peephole import run as runs
 from peephole.data.alphabet import Alphabet
@@ -14,12 +15,13 @@ from peephole.errors import UserError
 from peephole.jobs.text import report, settings
 from peephole.jobs.text.prepare import Prepared, prepare
 from peephole.jobs.text.settings import ModelSettings, TrainSettings
+from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
+from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.text import scoring
 from peephole.tasks.text.model import TextModel
 from peephole.tasks.text.scoring import Cost
-from peephole.train import Event, Fit, Position, Progress, fit
-from peephole.train.checkpoints import Checkpoints
+from peephole.train import Engine, Fit
 
 BUDGET = "5m"
 # How many characters of the held-out part the trained model is scored on, at most.
@@ -86,12 +88,12 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     cache: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
-    on_event: Callable[[Event], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
     on_sample: Callable[[str], None] | None = None,
 ) -> TextRun:
     """Train a language model on a text and write a run folder.
+
+    A training that is interrupted can be resumed: see ``resume``.
 
     Args:
         file: a file, whose last tenth is held out; or a folder, each file of which is a document
@@ -106,105 +108,176 @@ def train(
         out: the run folder; a new one in ``runs/`` if None.
         overwrite: whether a run that is there may be replaced.
         cache: the folder in which the encoded text is kept; ``cache`` beside the run if None.
-        say: takes each line that a person should read.
-        on_event: sees each evaluation as it happens.
-        on_progress: sees, a few times a second, how far the training is.
+        watch: what is told of the training, and to whom.
         on_sample: takes what the model writes, at each evaluation.
 
     Raises:
         UserError: something in the files or options is wrong, and nothing was written but the
             cache; or the run folder cannot be written.
         Diverged: the loss became infinite. The run keeps its checkpoints.
-        Interrupted: SIGTERM or SIGINT came.
+        Interrupted: SIGTERM or SIGINT came. The run can be resumed.
     """
-    model, training = model or ModelSettings(), training or TrainSettings()
+    model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
+    _check(model, training, seed)
+    if unit not in ("char", "byte"):
+        raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
+    check(out, overwrite, watch)
+    given = _Given(file, cache, Path("runs") if out is None else Path(out).parent)
+    notes = _Notes(watch)
+    prepared = given.prepared(unit, budget, model, training, seed, notes)
+    named = (None if path is None else str(path) for path in (file, cache))
+    config = Config(next(named), unit, budget, prepared.model, prepared.training, seed, next(named))
+    task = prepared.task
+    about = About.now("text", prepared.updates, task.monitor, task.goal, prepared.sources)
+    with (
+        Engine(prepared.loop) as engine,
+        begin(out, config, about, overwrite=overwrite) as live,
+    ):
+        return _train(engine, live, prepared, config, notes, on_sample)
+
+
+def resume(
+    path: str | Path,
+    file: str | Path | None = None,
+    *,
+    cache: str | Path | None = None,
+    on_nonfinite: Literal["stop", "skip"] | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    watch: Watch | None = None,
+    on_sample: Callable[[str], None] | None = None,
+) -> TextRun:
+    """Go on with a training that was interrupted, from its newest checkpoint that is whole.
+
+    With the same number of processes it ends with the very weights that it would have had.
+
+    Args:
+        path: the run folder. It may come from a stranger: no path in it is followed.
+        file: the text that the run was begun with, as in ``train``.
+        cache: as in ``train``.
+        on_nonfinite: of ``TrainSettings``, if it is to be another than when the run began.
+        device: likewise.
+        watch: what is told of the training, and to whom.
+        on_sample: takes what the model writes, at each evaluation.
+
+    Raises:
+        UserError: there is no such run, it is finished, another process trains in it, it or its
+            checkpoint is damaged, or the text is not the one that it began with.
+        Diverged: as ``train``, as is Interrupted.
+    """
+    path, watch = Path(path), watch or Watch()
+    check(None, False, watch)
+    with resumed(path) as live:
+        config = runs.read_config(path, Config)
+        training = config.train
+        if on_nonfinite is not None:
+            training = replace(training, on_nonfinite=on_nonfinite)
+        if device is not None:
+            training = replace(training, device=device)
+        _check(config.model, training, config.seed)
+        given = _Given(file, cache, path.parent)
+        notes = _Notes(watch)
+        prepared = given.prepared(
+            config.unit, config.budget, config.model, training, config.seed, notes
+        )
+        if live is not None:
+            check_same(live, prepared.sources)
+        with Engine(prepared.loop) as engine:
+            return _train(engine, live, prepared, config, notes, on_sample)
+
+
+def _check(model: ModelSettings, training: TrainSettings, seed: int) -> None:
     for chosen in (model, training):
         check_choices(chosen)
     if not 0 <= seed < 2**32:
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
-    if unit not in ("char", "byte"):
-        raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
-    runs.check_out(out, overwrite)
     settings.check(training)
-    notes: list[str] = []
 
-    def note(line: str) -> None:
-        notes.append(line)
-        if say is not None:
-            say(line)
 
-    beside = Path("runs") if out is None else Path(out).parent
-    prepared = prepare(
-        None if file is None else Path(file),
-        unit,
-        budget,
-        model,
-        training,
-        seed=seed,
-        cache=Cache(Path(cache or beside / "cache"), note),
-        say=note,
-    )
-    config = Config(
-        None if file is None else str(file),
-        unit,
-        budget,
-        prepared.model,
-        prepared.training,
-        seed,
-        None if cache is None else str(cache),
-    )
-    about = About.now("text", prepared.updates, prepared.task.monitor, prepared.task.goal)
-    with runs.start(out, config, about, overwrite=overwrite) as live:
-        watch_samples(prepared, live, on_sample)
-        fitted = fit(
-            prepared.task,
-            prepared.loop,
-            journal=live.events,
-            checkpoints=Checkpoints(live.path, Position, keep=prepared.loop.checkpoints),
-            say=say,
-            on_event=on_event,
-            on_progress=on_progress,
+@dataclass(frozen=True)
+class _Given:
+    """What a person named, and the folder that the run is in."""
+
+    file: str | Path | None
+    cache: str | Path | None
+    beside: Path
+
+    def prepared(
+        self,
+        unit: Unit,
+        budget: str,
+        model: ModelSettings,
+        training: TrainSettings,
+        seed: int,
+        notes: "_Notes",
+    ) -> Prepared:
+        return prepare(
+            None if self.file is None else Path(self.file),
+            unit,
+            budget,
+            model,
+            training,
+            seed=seed,
+            cache=Cache(Path(self.cache or self.beside / "cache"), notes),
+            say=notes,
         )
-        finish(live, prepared, fitted, config, notes)
-        path = live.path
-    trained = fitted.model
-    assert isinstance(trained, TextModel)
-    return TextRun(Run.open(path), trained, prepared.task.corpus.alphabet, fitted.seconds)
 
 
-def watch_samples(
-    prepared: Prepared, live: LiveRun, on_sample: Callable[[str], None] | None
-) -> None:
-    """Keep what the model writes at each evaluation, and show it."""
+class _Notes:
+    """Takes the lines about the text: they are shown, and kept for the report."""
 
-    def keep(text: str) -> None:
-        live.events.append({"event": "sample", "text": text})
-        if on_sample is not None:
-            on_sample(text)
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.lines: list[str] = []
 
-    prepared.task.on_sample = keep
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if self.watch.say is not None and is_first():
+            self.watch.say(line)
 
 
-def finish(
-    live: LiveRun, prepared: Prepared, fitted: Fit, config: Config, notes: list[str]
-) -> None:
-    """Score the trained model and write all that a finished run has."""
+def _train(
+    engine: Engine,
+    live: LiveRun | None,
+    prepared: Prepared,
+    config: Config,
+    notes: _Notes,
+    on_sample: Callable[[str], None] | None,
+) -> TextRun:
+    if live is not None:
+        prepared.task.on_sample = partial(_keep, live, on_sample)
+    fitted = fit_in(live, engine, prepared.task, prepared.loop, notes.watch)
     model = fitted.model.cpu()
     assert isinstance(model, TextModel)
-    cost = score(prepared, model)
-    metrics = {
+    finished = None
+    if live is not None:
+        cost = score(prepared, model)
+        metrics = _metrics(cost, prepared, fitted)
+        live.events.append({"event": "final", **metrics})
+        live.write_model(model_config(prepared), model)
+        report.write(live, fitted, cost, to_json(config, hyphens=True), notes.lines)
+        live.finish(metrics)
+        finished = Run.open(live.path)
+    run = engine.from_first(finished)
+    return TextRun(run, model, prepared.task.corpus.alphabet, fitted.seconds)
+
+
+def _keep(live: LiveRun, on_sample: Callable[[str], None] | None, text: str) -> None:
+    """Keep what the model writes at an evaluation, and show it."""
+    live.events.append({"event": "sample", "text": text})
+    if on_sample is not None:
+        on_sample(text)
+
+
+def _metrics(cost: Cost, prepared: Prepared, fitted: Fit) -> dict[str, float]:
+    return {
         "valid.nats": cost.mean,
         "valid.bits": cost.bits,
         "valid.perplexity": cost.perplexity,
         "valid.targets": cost.targets,
         "updates": prepared.updates,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in fitted.model.parameters()),
         "seconds": fitted.seconds,
     }
-    live.events.append({"event": "final", **metrics})
-    live.write_model(model_config(prepared), model)
-    report.write(live, fitted, cost, to_json(config, hyphens=True), notes)
-    live.finish(metrics)
 
 
 def score(prepared: Prepared, model: TextModel) -> Cost:

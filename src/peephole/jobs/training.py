@@ -1,0 +1,182 @@
+"""What every command that trains does: a run folder, its checkpoints, and what a person sees."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from peephole import run as runs
+from peephole.errors import UserError
+from peephole.run import About, Board, LiveRun
+from peephole.run.board import check_installed
+from peephole.tasks.protocol import Task
+from peephole.train import Engine, Event, Fit, Position, Progress, Settings, fit
+from peephole.train.checkpoints import Checkpoints
+from peephole.train.profile import Profile
+
+Log = Literal["tensorboard"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a training tells, and to whom.
+
+    Attributes:
+        log: "tensorboard" to write its files, into the run folder; None for metrics.jsonl alone.
+        profile: whether to record, into the run folder, what some updates spend their time on.
+        say: takes each line that a person should read.
+        on_event: sees each evaluation as it happens.
+        on_progress: sees, a few times a second, how far the training is.
+    """
+
+    log: Log | None = None
+    profile: bool = False
+    say: Callable[[str], None] | None = None
+    on_event: Callable[[Event], None] | None = None
+    on_progress: Callable[[Progress], None] | None = None
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that ``torchrun`` started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check(out: str | Path | None, overwrite: bool, watch: Watch) -> None:
+    """Raise UserError unless a run can begin, or begin again, in ``out``, and be watched so."""
+    if watch.log == "tensorboard":
+        check_installed()
+    if not is_first() or _begins_again(out):
+        return
+    if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        raise UserError("not given; torchrun may start this again, which must find its run", "out")
+    runs.check_out(out, overwrite)
+
+
+@contextlib.contextmanager
+def begin(
+    out: str | Path | None, config: object, about: About, *, overwrite: bool
+) -> Iterator[LiveRun | None]:
+    """Begin a run, or go on with it where torchrun starts its processes again.
+
+    Args:
+        out: as ``config``, ``about`` and ``overwrite``: see ``run.start``.
+
+    Yields:
+        The run; None in all processes but the first.
+
+    Raises:
+        UserError: as ``run.start``.
+    """
+    if not is_first():
+        yield None
+    elif out is not None and _begins_again(out):
+        with runs.resume(out) as live:
+            check_same(live, about.sources)
+            yield live
+    else:
+        with runs.start(out, config, about, overwrite=overwrite) as live:
+            yield live
+
+
+@contextlib.contextmanager
+def resume(path: str | Path) -> Iterator[LiveRun | None]:
+    """Go on with a run that was interrupted.
+
+    Yields:
+        The run; None in all processes but the first.
+
+    Raises:
+        UserError: as ``run.resume``.
+    """
+    if not is_first():
+        yield None
+    else:
+        with runs.resume(path) as live:
+            yield live
+
+
+def check_same(live: LiveRun, sources: Mapping[str, str]) -> None:
+    """Raise UserError unless a run's data hold what they held when it began.
+
+    Args:
+        live: the run.
+        sources: for the option that named each of the data, a fingerprint of what they hold now.
+    """
+    known = live.about.sources
+    for option in ("file", *sorted(known.keys() | sources.keys())):
+        if option not in sources and option in known:
+            raise UserError(f"not given; {live.path} was begun with one: give it again", option)
+        if option not in known and option in sources:
+            raise UserError(f"{live.path} was begun without one: leave it out", option)
+        if option in known and sources[option] != known[option]:
+            raise UserError(
+                f"it does not hold what it held when {live.path} was begun: give what it was, or "
+                "begin another run",
+                option,
+            )
+
+
+def fit_in(
+    live: LiveRun | None, engine: Engine, task: Task, settings: Settings, watch: Watch
+) -> Fit:
+    """Train in a run folder, from where it is.
+
+    Args:
+        live: the run; None in all processes but the first.
+        engine: what it runs on.
+        task: the problem.
+        settings: how.
+        watch: who sees it.
+
+    Raises:
+        Diverged: as ``fit``; as are Interrupted and UserError.
+    """
+    if live is None:
+        return fit(task, settings, engine=engine)
+    with contextlib.ExitStack() as held:
+        board = held.enter_context(Board(live.path)) if watch.log == "tensorboard" else None
+        profile = held.enter_context(Profile(live.path)) if watch.profile else None
+        return _fit(live, engine, task, settings, watch, board, profile)
+
+
+def _fit(
+    live: LiveRun,
+    engine: Engine,
+    task: Task,
+    settings: Settings,
+    watch: Watch,
+    board: Board | None,
+    profile: Profile | None,
+) -> Fit:
+    def on_event(event: Event) -> None:
+        if board is not None:
+            board.event(event)
+        if watch.on_event is not None:
+            watch.on_event(event)
+
+    def on_progress(progress: Progress) -> None:
+        if board is not None:
+            board.progress(progress)
+        if watch.on_progress is not None:
+            watch.on_progress(progress)
+
+    return fit(
+        task,
+        settings,
+        journal=live.events,
+        checkpoints=Checkpoints(live.path, Position, keep=settings.checkpoints),
+        resume=live.resumed,
+        engine=engine,
+        say=watch.say,
+        on_event=on_event,
+        on_progress=on_progress,
+        on_update=None if profile is None else profile.on_update,
+        on_resume=None if board is None else board.go_back,
+    )
+
+
+def _begins_again(out: str | Path | None) -> bool:
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return restarts > 0 and out is not None and runs.is_interrupted(Path(out))

@@ -1,0 +1,134 @@
+"""``torchrun --nproc-per-node 2 -m peephole train table``, and what may happen to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from peephole.data import tables
+from peephole.run import state
+from tests.helpers.lives import command, live
+from tests.jobs.test_killed import timeless
+from tests.jobs.test_table import shifts
+
+WORDS = [
+    *("--target", "label", "--sequence", "id", "--order", "t"),
+    *("--model.hidden-size", "5", "--model.dropout", "0.2"),
+    *("--train.batch-size", "4", "--train.epochs", "60", "--train.checkpoint-seconds", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "data.csv"
+    tables.write(pa.table(shifts(30)), path)
+    return path
+
+
+def started(file: Path, *words: str, restarts: int = 0) -> "subprocess.Popen[str]":
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--max-restarts={restarts}"]
+    words = ("--nproc-per-node=2", "-m", "peephole", "train", "table", str(file), *words)
+    return subprocess.Popen(
+        [sys.executable, *torchrun, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finished(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return out, err
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+
+
+def evaluations(run: Path) -> int:
+    lines = run / "metrics.jsonl"
+    return len(lines.read_text().splitlines()) if lines.exists() else 0
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    folder = Path("/proc")
+    found = []
+    for entry in folder.iterdir():
+        if entry.name.isdecimal():
+            try:
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[1]) == process.pid:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_one_speaks_and_one_writes(file: Path, tmp_path: Path) -> None:
+    out, err = finished(started(file, *WORDS, "--out", str(tmp_path / "run")))
+    lines = [line for line in out.splitlines() if line]
+    assert len(lines) == len(set(lines))
+    assert lines[-1].startswith(str(tmp_path / "run" / "report.html"))
+    assert "istributed" not in out
+    assert "peephole" not in err
+    assert state(tmp_path / "run") == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_as_one_process_but_for_rounding(file: Path, tmp_path: Path) -> None:
+    words = [*WORDS, "--model.dropout", "0", "--train.epochs", "5"]
+    finished(started(file, *words, "--out", str(tmp_path / "two")))
+    assert live(command, "train", "table", str(file), *words, "--out", str(tmp_path / "one")) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, wanted in one.items():
+        torch.testing.assert_close(two[name], wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+def test_a_lost_process_starts_the_job_again_where_it_was(file: Path, tmp_path: Path) -> None:
+    finished(started(file, *WORDS, "--out", str(tmp_path / "whole")))
+    run = tmp_path / "lost"
+    process = started(file, *WORDS, "--out", str(run), restarts=1)
+    wait_for(lambda: evaluations(run) > 5, process)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    out, _ = finished(process)
+    assert "resumed after" in out
+    assert timeless(run) == timeless(tmp_path / "whole")
+    for name, wanted in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(run)[name], wanted)
+
+
+def test_a_signal_and_another_number_of_processes(file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(file, *WORDS, "--out", str(run))
+    wait_for(lambda: evaluations(run) > 5, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert f"stopped by SIGTERM; go on with --resume {run}" in err
+    assert state(run) == "interrupted"
+    assert live(command, "train", "table", str(file), "--resume", str(run)) == 0
+    assert state(run) == "finished"
+
+
+def test_what_may_be_started_again_needs_a_place(file: Path) -> None:
+    process = started(file, *WORDS, restarts=1)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert "--out: not given; torchrun may start this again, which must find its run" in err

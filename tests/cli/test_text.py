@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -128,6 +129,18 @@ class TestSample:
         monkeypatch.setattr(sys, "stdin", io.StringIO("dad. a"))
         assert main(self.sample(trained, "--prompt", "-", "--length", "5")) == 0
         assert capsys.readouterr().out.startswith("dad. a")
+
+    def test_it_goes_on_until_nobody_reads(self, trained: Path) -> None:
+        words_given = self.sample(trained, "--length", "none", "--prompt", "bad")
+        command = [sys.executable, "-m", "peephole", *words_given]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.read(2000).startswith(b"bad")
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait() == 0
 
     def test_greedy_does_not_depend_on_the_seed(
         self, trained: Path, capsys: pytest.CaptureFixture[str]

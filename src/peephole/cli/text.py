@@ -1,6 +1,7 @@
 """``peephole train text`` and ``sample``."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -167,10 +168,11 @@ def sample_options(name: str, summary: str) -> Parser:
     )
     group.add_argument(
         "--length",
-        type=whole(0),
+        type=optional(whole(0)),
         default=1000,
         metavar="N",
-        help="characters to write; bytes, of a model of bytes (default: %(default)s)",
+        help="characters to write (of a model of bytes, bytes), or none to go on until somebody "
+        "stops it (default: %(default)s)",
     )
     group.add_argument(
         "--temperature",
@@ -281,27 +283,36 @@ def _print_run(run: "TextRun") -> None:
 
 
 def sample(options: Namespace) -> None:
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    try:
+        for k in range(options.count):
+            _write(options, prompt, k)
+    except BrokenPipeError:
+        # Who reads has read enough, as head does. Python would flush at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(options: Namespace, prompt: str, k: int) -> None:
+    """Write the k-th text after a prompt."""
     from peephole.jobs import text as job
 
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-    for k in range(options.count):
-        written = job.sample(
-            options.run,
-            prompt=prompt,
-            length=options.length,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            seed=options.seed + k,
-        )
-        out = _Out(sys.stdout)
-        if k:
-            out.write("\n")
-        out.write(prompt)
-        for character in written:
-            out.write(character)
+    written = job.sample(
+        options.run,
+        prompt=prompt,
+        length=options.length,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed + k,
+    )
+    out = _Out(sys.stdout)
+    if k:
         out.write("\n")
-        out.flush()
+    out.write(prompt)
+    for character in written:
+        out.write(character)
+    out.write("\n")
+    out.flush()
 
 
 class _Out:

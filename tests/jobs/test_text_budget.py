@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -145,16 +146,23 @@ def test_a_larger_network_needs_more_text_and_time() -> None:
     assert largest(10**9, (network, 1e4), ModelSettings(), 65, 1e9) == SIZES[-1]
 
 
-def test_speed_is_of_the_updates_themselves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By a clock that goes a second an update."""
+def test_speed_is_of_the_usual_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes 0.4 s an update, and once for an hour while something else runs."""
     text = of_texts([words(5000), words(100)], [False, True])
-    ticks = iter(range(10**6))
-    monkeypatch.setattr(budgets.time, "monotonic", lambda: float(next(ticks)))
+    now, updates = 0.0, 0
+
+    def fit(*arguments: object, on_update: Callable[[], None]) -> None:
+        nonlocal now, updates
+        while True:
+            updates += 1
+            now += 3600 if updates == 3 else 0.4
+            on_update()
+
+    monkeypatch.setattr(budgets, "fit", fit)
+    monkeypatch.setattr(budgets.time, "monotonic", lambda: now)
+    monkeypatch.setattr(budgets, "MEASURED_UPDATES", 5)
     network = Network(hidden_size=4, embedding_size=4)
-    each = 8 * 16
     training = TrainSettings(streams=8, window=16)
-    # The loop itself looks at the clock too.
-    found = speed(text, network, training, 0)
-    assert each / 10 < found <= each
+    assert speed(text, network, training, 0) == pytest.approx(8 * 16 / 0.4, rel=0.02)
+    monkeypatch.undo()
+    assert speed(text, network, training, 0) > 0

@@ -7,8 +7,10 @@ import contextlib
 import math
 import os
 import re
+import statistics
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from peephole.data.cache import Say
@@ -199,7 +201,8 @@ def speed(corpus: Corpus, network: Network, training: TrainSettings, seed: int) 
     loop = loop_settings(short, _updates_an_epoch(task, training, seed), seed)
     with contextlib.suppress(_Enough):
         fit(_Unscored(corpus, network, training.window), loop, on_update=note)
-    each = (times[-1] - times[0]) / (len(times) - 1)
+    # The median: what else the machine does for a moment is not its speed.
+    each = statistics.median(after - before for before, after in pairwise(times))
     return _characters_an_update(task, training, seed) / each
 
 

@@ -175,7 +175,7 @@ class TestTrain:
             (b"caf\xe9 au lait", r"file: .*/t is not text: its byte 4 is 0xe9, .*\(--unit byte\)"),
             (
                 b"to be or not to be",
-                "file: .*/t has 16 characters to train on, and a window of 128",
+                "file: .*/t has 16 characters to train on, and a window of 64",
             ),
         ],
     )

@@ -62,7 +62,7 @@ class Dropping(NamedTuple):
 
 SIZES = (
     Size(0, 0, 128, 2, 64, 6e-3),
-    Size(1.5e6, 2e5, 256, 2, 128, 4e-3),
+    Size(1.0e6, 2e5, 256, 2, 128, 4e-3),
     Size(1.0e7, 5e5, 384, 2, 128, 3e-3),
     Size(2.0e7, 8e5, 512, 2, 128, 3e-3),
     Size(8.0e7, 5e6, 768, 2, 256, 2e-3),
@@ -77,7 +77,8 @@ DROPPING = (
 )
 # What the speed of the others is told from, before the one that is chosen is measured.
 REFERENCE = SIZES[1]
-STREAMS, WINDOW = 32, 128
+# Of as many characters, more and smaller updates teach a small network more.
+STREAMS, WINDOW = 16, 64
 # More passes over a small text bring nothing, however long there is.
 MOST_PASSES = 100
 

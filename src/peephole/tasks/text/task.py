@@ -65,7 +65,7 @@ class TextTask:
 
     corpus: Corpus
     network: Network
-    window: int = 128
+    window: int = 64
     on_sample: Callable[[str], None] | None = None
     monitor: str = "loss"
     goal: Literal["min", "max"] = "min"

@@ -29,6 +29,9 @@ class Watch:
         say: takes each line that a person should read.
         on_event: sees each evaluation as it happens.
         on_progress: sees, a few times a second, how far the training is.
+
+    Raises:
+        UserError: ``log`` is something else, or what it needs is not installed.
     """
 
     log: Log | None = None
@@ -37,16 +40,20 @@ class Watch:
     on_event: Callable[[Event], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
 
+    def __post_init__(self) -> None:
+        if self.log not in (None, "tensorboard"):
+            raise UserError(f"{self.log!r}; it must be 'tensorboard', or None", "log")
+        if self.log == "tensorboard":
+            check_installed()
+
 
 def is_first() -> bool:
     """Whether this process is the first of those that ``torchrun`` started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def check(out: str | Path | None, overwrite: bool, watch: Watch) -> None:
-    """Raise UserError unless a run can begin, or begin again, in ``out``, and be watched so."""
-    if watch.log == "tensorboard":
-        check_installed()
+def check_out(out: str | Path | None, overwrite: bool) -> None:
+    """Raise UserError unless a run can begin, or begin again, in ``out``."""
     if not is_first() or _begins_again(out):
         return
     if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):

@@ -15,7 +15,7 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
+from peephole.jobs.training import Watch, begin, check_out, check_same, fit_in, is_first
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching
@@ -119,7 +119,7 @@ def train(
         check_choices(chosen)
     if not 0 <= seed < 2**32:
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
-    check(out, overwrite, watch)
+    check_out(out, overwrite)
     settings.check(training)
     given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
     notes = _Notes(watch)
@@ -166,7 +166,6 @@ def resume(
         Diverged: as ``train``, as is Interrupted.
     """
     path, watch = Path(path), watch or Watch()
-    check(None, False, watch)
     with resumed(path) as live:
         config = runs.read_config(path, Config)
         training = config.train

@@ -31,7 +31,7 @@ from peephole.train import Settings, fit
 from peephole.train.descent import backward
 
 MODEL = MODELS["lstm-variable"]
-SEQUENCES = 12_000
+SEQUENCES = 6000
 # Of the Japanese Vowels (Kudo, Toyama & Shimbo 1999), their training part.
 VOWELS, SPEAKERS, FEATURES, SHORTEST, LONGEST = 270, 9, 12, 7, 29
 BARE = ("optimizer", "by hand", "same calls")

@@ -30,6 +30,18 @@ class Gradient(NamedTuple):
     weights: list[Tensor]
     gradients: list[Tensor]
 
+    def is_finite(self) -> bool:
+        """Whether each number of them is finite.
+
+        On a small network this takes a third of ``norm``'s time: torch has one call for it, which
+        would also scale them.
+        """
+        device = self.gradients[0].device
+        others = torch.zeros((), dtype=torch.float32, device=device)
+        one = torch.ones((), dtype=torch.float32, device=device)
+        torch._amp_foreach_non_finite_check_and_unscale_(self.gradients, others, one)
+        return not others.item()
+
     def norm(self) -> float:
         """Of all of them as one vector; not finite where one of them is not."""
         norms = torch._foreach_norm(self.gradients)

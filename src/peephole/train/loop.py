@@ -1,7 +1,6 @@
 """The training loop. It knows its task by protocol only."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from torch import nn
 
 from peephole.errors import Interrupted, UserError
 from peephole.tasks.protocol import Epoch, State, Task
+from peephole.train.agreement import Agreed
 from peephole.train.checkpoints import Checkpoints
 from peephole.train.descent import Gradient, rate
 from peephole.train.engine import Engine
@@ -133,40 +133,6 @@ def fit(
             return loop.run(interrupts)
 
 
-@dataclass(frozen=True)
-class _Agreed:
-    """What all processes know after an update.
-
-    Attributes:
-        total: the loss, summed over its targets.
-        targets: how many.
-        stop: the signal by which to stop, if one came to any of them; else 0.
-        save: whether it is time for a checkpoint.
-    """
-
-    total: float
-    targets: int
-    stop: int
-    save: bool
-
-    @classmethod
-    def of(
-        cls, engine: Engine, total: float, targets: int, signal_here: int, due: bool
-    ) -> "_Agreed":
-        if engine.world == 1:
-            return cls(total, targets, signal_here, due)
-        numbers = (
-            total,
-            targets,
-            signal_here == signal.SIGTERM,
-            signal_here == signal.SIGINT,
-            due and engine.rank == 0,
-        )
-        total, count, term, interrupt, save = engine.sums(numbers)
-        stop = signal.SIGTERM if term else signal.SIGINT if interrupt else 0
-        return cls(total, int(count), int(stop), bool(save))
-
-
 class _Loop:
     """One call of ``fit``."""
 
@@ -223,7 +189,7 @@ class _Loop:
         self.save()
         return self.finished(self.training.restore())
 
-    def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> "_Agreed":
+    def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> Agreed:
         """Make one update; gives what all processes agree on."""
         training, engine, at = self.training, self.engine, self.training.at
         engine.seed(self.settings.seed, at.update)
@@ -240,7 +206,7 @@ class _Loop:
             targets += loss.targets
             self.steps += loss.steps
         due = time.monotonic() - self.saved > self.settings.checkpoint_seconds
-        agreed = _Agreed.of(engine, total, targets, interrupts.signal, due)
+        agreed = Agreed.of(engine, total, targets, interrupts.signal, due)
         if self.descend(epoch, agreed.total, agreed.targets):
             at.total += agreed.total
             at.targets += agreed.targets
@@ -269,7 +235,10 @@ class _Loop:
         gradient = Gradient([w for w, _ in pairs], [g for _, g in pairs])
         # Processes exchange the mean of their sums.
         scale = self.engine.world / max(1, targets)
-        norm = gradient.norm() * scale
+        # What is clipped needs the norm; otherwise there is a quicker way to see that it is finite.
+        norm = 0.0
+        if settings.clip is not None or not gradient.is_finite():
+            norm = gradient.norm() * scale
         if not (math.isfinite(total) and math.isfinite(norm)):
             self.refuse(epoch, total, norm)
             return False

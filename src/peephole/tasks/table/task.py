@@ -24,6 +24,9 @@ from peephole.tasks.table.recipe import Examples, Loaded, Recipe
 from peephole.tasks.table.settings import ModelSettings
 from peephole.tasks.table.target import Classes
 
+# Of the updates whose data are gathered at a time, about so many: what a call takes is mostly that
+# others ran since the last one.
+STEPS_GATHERED = 16_384
 # Without gradients: sequences at a time, with so many steps at most, and steps of one series.
 SEQUENCES_AT_ONCE = 256
 STEPS_OF_SEQUENCES = 16_384
@@ -103,10 +106,11 @@ class SequencesTask(TableTask):
             begins = examples.numbers.layout.bounds[:-1]
             some = np.logical_or.reduceat(examples.scored.numpy(), begins)
             self.indices = torch.from_numpy(some.nonzero()[0])
+        self.lengths: Array = examples.numbers.layout.lengths[self.indices.numpy()]
 
     def plan(self, batching: Batching) -> Plan:
         return Batches(
-            self.train.numbers.lengths[self.indices].numpy(),
+            self.lengths,
             batch_size=batching.size,
             batch_steps=batching.steps,
             pool=batching.pool,
@@ -114,8 +118,21 @@ class SequencesTask(TableTask):
         )
 
     def batches(self, shares: Iterable[Array]) -> Iterator[Examples]:
+        """The sequences of several updates are gathered at once; a batch is a view of them."""
+        for group in self._groups(shares):
+            sequences = self.indices[torch.from_numpy(np.concatenate(group))]
+            yield from self.train.take(sequences).split([len(share) for share in group])
+
+    def _groups(self, shares: Iterable[Array]) -> Iterator[list[Array]]:
+        group, steps = [], 0
         for share in shares:
-            yield self.train.take(self.indices[torch.from_numpy(share)])
+            group.append(share)
+            steps += int(self.lengths[share].sum())
+            if steps >= STEPS_GATHERED:
+                yield group
+                group, steps = [], 0
+        if group:
+            yield group
 
     def loss(self, model: nn.Module, batch: Examples, state: Carried) -> Loss:
         return self._loss(model(batch)[0], batch)

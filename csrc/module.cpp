@@ -53,4 +53,5 @@ NB_MODULE(_kernels, module) {
   module.def("address", address_of, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   define<float>(module, "float32");
   define<double>(module, "float64");
+  if (chosen().bfloat16) define<BFloat16>(module, "bfloat16");
 }

@@ -13,6 +13,7 @@ class _Calls:
 
 float32: _Calls
 float64: _Calls
+bfloat16: _Calls  # missing where the processor does not multiply such numbers
 
 def instruction_set() -> str: ...
 def instruction_sets() -> tuple[str, ...]: ...

@@ -144,26 +144,11 @@ bool add_up_products(const S* left, int64_t stride, int64_t outputs, int64_t ste
 
 // What the gates' input part is computed from, where it is not given.
 template <class S>
-class InputPart {
- public:
-  InputPart(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
-            Address bias_hh, int64_t outputs_too, Address bias_ch = 0, int64_t hidden = 0)
-      : in_{at<const S>(x),
-            inputs,
-            at<const S>(weight_ih),
-            outputs,
-            at<const S>(bias_ih),
-            at<const S>(bias_hh),
-            outputs_too,
-            at<const S>(bias_ch),
-            hidden} {}
-
-  // Null where it is given.
-  const Input<S>* get() const { return in_.weights ? &in_ : nullptr; }
-
- private:
-  Input<S> in_;
-};
+Input<S> input(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
+               Address bias_hh, int64_t outputs_too, Address bias_ch = 0, int64_t hidden = 0) {
+  return {at<const S>(x),       inputs,      at<const S>(weight_ih), outputs, at<const S>(bias_ih),
+          at<const S>(bias_hh), outputs_too, at<const S>(bias_ch),   hidden};
+}
 
 template <class S>
 Zoneout<S> zoneout(Address mask, Address shares, double share) {
@@ -197,10 +182,11 @@ struct LstmCalls {
                       recurrent_mask, zoneout<S>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
                       zoneout<S>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
     int64_t width = (coupled ? 3 : 4) * hidden;
-    InputPart<S> in(x, inputs, weight_ih, width, bias_ih, bias_hh, width, bias_ch, hidden);
-    LstmForward<S> out = {at<const S>(gates_x), in.get(), at<S>(y),    at<S>(h_n),
+    Input<S> in =
+        input<S>(x, inputs, weight_ih, width, bias_ih, bias_hh, width, bias_ch, hidden);
+    LstmForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y),    at<S>(h_n),
                           at<S>(c_n),           at<S>(gates),    at<S>(cells)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), weight_ih != 0,
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
                    return kernels<S>().lstm_forward(m, out, batch, team);
                  });
@@ -274,10 +260,10 @@ struct GruCalls {
                 at<const S>(recurrent_mask),
                 zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
     // What bias_hh has for n stands inside the reset.
-    InputPart<S> in(x, inputs, weight_ih, 3 * hidden, bias_ih, bias_hh, 2 * hidden);
-    GruForward<S> out = {at<const S>(gates_x), in.get(), at<S>(y),
+    Input<S> in = input<S>(x, inputs, weight_ih, 3 * hidden, bias_ih, bias_hh, 2 * hidden);
+    GruForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y),
                          at<S>(h_n),           at<S>(gates),    at<S>(n_h)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, weight_ih != 0,
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
                    return kernels<S>().gru_forward(m, out, batch, team);
                  });
@@ -338,10 +324,10 @@ struct RnnCalls {
                       Address new_h) {
     Rnn<S> m = {hidden, relu, at<const S>(weight_hh), at<const S>(h0), at<const S>(recurrent_mask),
                 zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
-    InputPart<S> in(x, inputs, weight_ih, hidden, bias_ih, bias_hh, hidden);
-    RnnForward<S> out = {at<const S>(gates_x), in.get(), at<S>(y), at<S>(h_n),
+    Input<S> in = input<S>(x, inputs, weight_ih, hidden, bias_ih, bias_hh, hidden);
+    RnnForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y), at<S>(h_n),
                          at<S>(new_h)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, weight_ih != 0,
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
                    return kernels<S>().rnn_forward(m, out, batch, team);
                  });

@@ -16,7 +16,9 @@ std::vector<const Kernels*> find_supported() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
+#if defined(PEEPHOLE_AVX512BF16)
   if (avx512 && __builtin_cpu_supports("avx512bf16")) supported.push_back(&kernels_avx512bf16);
+#endif
   if (avx512) supported.push_back(&kernels_avx512);
   if (avx2) supported.push_back(&kernels_avx2);
   supported.push_back(&kernels_baseline);

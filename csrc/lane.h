@@ -15,7 +15,7 @@ namespace {
 
 template <class S>
 struct Lane {
-  static constexpr int kDepth = 1;  // values of k
+  static constexpr int kPerLane = 1;  // values of k
 
   static Vec<S> load(const S* from) { return ::load(from); }
   static void store(S* to, Vec<S> lanes) { ::store(to, lanes); }
@@ -23,12 +23,12 @@ struct Lane {
   // The numbers of a row for one lane, in all lanes.
   static Vec<S> broadcast(const S* row) { return ::broadcast(*row); }
 
-  // A lane for each `kDepth` of `count` numbers of a row, or for all that a vector has place for.
+  // A lane for each `kPerLane` of `count` numbers of a row, or for all that a vector has place for.
   static Vec<S> along(const S* row, int64_t count) {
     return ::load(row, count < kLanes<S> ? int(count) : kLanes<S>);
   }
 
-  // A lane for each of `count` columns: its numbers in `kDepth` rows, if there are so many.
+  // A lane for each of `count` columns: its numbers in `kPerLane` rows, if there are so many.
   static Vec<S> across(const S* row, int64_t, int64_t, int count) { return ::load(row, count); }
 
   // a * b + sum.
@@ -41,7 +41,7 @@ struct Lane {
 // Vectors of pairs go as vectors of floats, which have their size.
 template <>
 struct Lane<BFloat16> {
-  static constexpr int kDepth = 2;
+  static constexpr int kPerLane = 2;
   using Pairs = Vec<float>;
 
   static Pairs load(const BFloat16* from) { return (Pairs)_mm512_loadu_si512(from); }

@@ -14,7 +14,7 @@
 namespace {
 
 template <class S>
-constexpr int kOuterDepth = 256 * Lane<S>::kDepth;
+constexpr int kOuterDepth = 256 * Lane<S>::kPerLane;
 
 template <class S>
 struct OuterTask {
@@ -71,7 +71,7 @@ Vec<S> right_of(const OuterFactor<S>& f, int64_t n, int64_t j, int count) {
 template <class S>
 void pack_right(const OuterFactor<S>& f, int64_t n, int64_t depth, int64_t first, int vectors,
                 S* to) {
-  constexpr int L = kLanes<S>, D = Lane<S>::kDepth;
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
   for (int64_t i = 0; i < depth; i += D)
     for (int c = 0; c < vectors; ++c, to += L * D) {
       int64_t j = first + c * L;
@@ -97,7 +97,7 @@ void add_panel(const S* const* rows, int64_t count, int64_t depth, const S* righ
 template <class S>
 void outer_task(const OuterTask<S>& task, int64_t number) {
   using T = Arithmetic<S>;
-  constexpr int L = kLanes<S>, D = Lane<S>::kDepth;
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
   const Outer<S>& o = task.o;
   int64_t begin = number * task.share;
   int64_t outputs = smaller(task.share, o.outputs - begin);
@@ -154,6 +154,7 @@ bool outer(const Outer<S>& o, const Team& team) {
       zero(o.factors[k].result, o.outputs * o.factors[k].columns);
     return true;
   }
+  if (!o.outputs) return true;
   int64_t share = round_up((o.outputs + team.threads - 1) / team.threads, 48);
   int64_t tasks = (o.outputs + share - 1) / share;
   Arena counted(nullptr);

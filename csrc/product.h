@@ -27,7 +27,7 @@ namespace {
 
 // Steps of k that a tile takes at once: 64 x 64 weights of 4 bytes are half of a 32 KiB cache.
 template <class S>
-constexpr int kDepth = 64 * Lane<S>::kDepth;
+constexpr int kDepth = 64 * Lane<S>::kPerLane;
 
 // Rows that share the sums' buffer, so that it stays in the first-level cache.
 constexpr int kRowsAtOnce = 48;
@@ -70,7 +70,7 @@ struct Matrix {
     int64_t left = units - panel * panel_step - c * lane_step;
     return left > kLanes<S> ? kLanes<S> : left < 0 ? 0 : int(left);
   }
-  int64_t panel_size() const { return round_up(depth, Lane<S>::kDepth) * columns * kLanes<S>; }
+  int64_t panel_size() const { return round_up(depth, Lane<S>::kPerLane) * columns * kLanes<S>; }
 };
 
 // An output is a row of weights [gates * units, K]; a panel holds each gate of a vector of units.
@@ -104,6 +104,19 @@ Matrix<S> columns_of(const S* weights, int64_t units, int64_t depth) {
   return {weights, units, false, depth, units, c, c * kLanes<S>, kLanes<S>, kLanes<S>};
 }
 
+// The lanes of a, from 0 on, and then those of b, in the order that `from` tells.
+template <class T>
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b, IntVec<T> from) {
+#if defined(__clang__)
+  Vec<T> result;
+  for (int l = 0; l < kLanes<T>; ++l)
+    result[l] = from[l] < kLanes<T> ? a[from[l]] : b[from[l] - kLanes<T>];
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
 // Swap rows and columns of a square of lanes x lanes numbers: each round exchanges the halves of
 // pairs of rows that lie twice as close as those of the round before.
 template <class T>
@@ -119,8 +132,8 @@ inline void transpose(Vec<T> (&square)[kLanes<T>]) {
     for (int i = 0; i < L; ++i) {
       if (i & half) continue;
       Vec<T> a = square[i], b = square[i + half];
-      square[i] = __builtin_shuffle(a, b, low);
-      square[i + half] = __builtin_shuffle(a, b, high);
+      square[i] = shuffle<T>(a, b, low);
+      square[i + half] = shuffle<T>(a, b, high);
     }
   }
 }
@@ -149,13 +162,13 @@ inline void pack_square(const Row& row, int64_t rows, int64_t columns, S* to, in
 // How many lanes hold so many numbers.
 template <class S>
 inline int64_t lanes_of(int64_t numbers) {
-  return (numbers + Lane<S>::kDepth - 1) / Lane<S>::kDepth;
+  return (numbers + Lane<S>::kPerLane - 1) / Lane<S>::kPerLane;
 }
 
 // Pack `depth` steps from k on of one panel, to [depth][C][lanes].
 template <class S>
 void pack(const Matrix<S>& m, int64_t panel, int64_t k, int64_t depth, S* to) {
-  constexpr int L = kLanes<S>, D = Lane<S>::kDepth;
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
   const int64_t step = m.columns * L;
   for (int c = 0; c < m.columns; ++c) {
     int outputs = m.outputs(panel, c);
@@ -182,7 +195,7 @@ void pack(const Matrix<S>& m, int64_t panel, int64_t k, int64_t depth, S* to) {
 template <class S, int R, int C>
 inline void tile(const S* const* rows, int64_t k, int64_t depth, const S* block,
                  Arithmetic<S>* sums, int64_t step, bool first) {
-  constexpr int L = kLanes<S>, D = Lane<S>::kDepth;
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
   Vec<S> sum[R][C];
   const S* row[R];
 #pragma GCC unroll 16
@@ -260,7 +273,7 @@ constexpr int64_t kDotRows = 4;
 // whose order is not that of tiles.
 template <class S>
 void multiply_by_dots(const Matrix<S>& m, int64_t panel, const S* row, Arithmetic<S>* sums) {
-  constexpr int L = kLanes<S>, step = L * Lane<S>::kDepth;
+  constexpr int L = kLanes<S>, step = L * Lane<S>::kPerLane;
   for (int c = 0; c < m.columns; ++c) {
     int outputs = m.outputs(panel, c);
     const S* from = m.weights + m.first(panel, c) * m.row;

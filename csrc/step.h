@@ -25,7 +25,8 @@ bool step(int cell, nanobind::handle dtype, nanobind::handle x, nanobind::handle
           nanobind::handle weight_hh, nanobind::handle bias_ih, nanobind::handle bias_hh,
           nanobind::handle h, nanobind::handle c, nanobind::handle new_h, nanobind::handle new_c) {
   auto [B, I] = rows_and_columns(x);
-  auto [same_B, H] = rows_and_columns(h);
+  // That h has as many rows as x is found out with the others.
+  const int64_t H = rows_and_columns(h).second;
   if (B < 0 || H < 0) return false;
   const int gates = Cell(cell) == Cell::lstm ? 4 : Cell(cell) == Cell::gru ? 3 : 1;
   const nanobind::tuple states = nanobind::make_tuple(B, H);

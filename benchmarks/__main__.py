@@ -8,6 +8,7 @@ from collections.abc import Sequence
 # The modules load torch, which takes seconds, so only the one that is named is loaded.
 COMMANDS = {
     "layers": "training and inference on ragged batches, beside torch.nn and a loop with peepholes",
+    "bfloat16": "the same in bfloat16, beside float32",
     "memory": "the most memory that a training step takes, beside torch.nn",
     "steps": "one sequence, one step at a time, beside torch.nn's layer and cell",
     "overheads": "a small batch: what the op, autograd and the layer each add",

@@ -161,13 +161,13 @@ def of_dtypes(kind: str, size: Size, backend: str) -> dict[str, Contender]:
             return y
 
     all = {
-        "bfloat16": _ragged(narrow, coarse_upstream, lambda: coarse_x),
+        "bfloat16": on_ragged(narrow, coarse_upstream, lambda: coarse_x),
         "autocast": Contender(cast, under_autocast, coarse_upstream.values, lambda y: y),
-        "padded": _padded(coarse, coarse_x, coarse_upstream),
-        "packed": _packed(coarse, coarse_x, coarse_upstream),
+        "padded": on_padded(coarse, coarse_x, coarse_upstream),
+        "packed": on_packed(coarse, coarse_x, coarse_upstream),
     }
-    truth = functools.cache(lambda: _packed(theirs, x, upstream))
-    exact = replace(_ragged(wide, upstream, lambda: x), truth=truth)
+    truth = functools.cache(lambda: on_packed(theirs, x, upstream))
+    exact = replace(on_ragged(wide, upstream, lambda: x), truth=truth)
     return {"float32": exact} | {
         name: replace(one, truth=truth, tolerance=COARSE_TOLERANCE) for name, one in all.items()
     }

@@ -99,9 +99,24 @@ def resume(path: str | Path) -> Iterator[LiveRun | None]:
     """
     if not is_first():
         yield None
-    else:
-        with runs.resume(path) as live:
-            yield live
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            live = held.enter_context(runs.resume(path))
+        except UserError as error:
+            raise UserError(error.message, "resume") from error
+        yield live
+
+
+def check_alike(engine: Engine, sources: Mapping[str, str]) -> None:
+    """Raise UserError unless this process has the data that the first one has.
+
+    Otherwise they would wait for each other for ever, where one has more of them.
+    """
+    first = engine.from_first(dict(sources))
+    for option, found in sources.items():
+        if first.get(option) != found:
+            raise UserError("it does not hold here what it holds for the first process", option)
 
 
 def check_same(live: LiveRun, sources: Mapping[str, str]) -> None:
@@ -185,5 +200,6 @@ def _fit(
 
 
 def _begins_again(out: str | Path | None) -> bool:
+    """Whether a run is one that torchrun began, with the same command, and begins again."""
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return restarts > 0 and out is not None and runs.is_interrupted(Path(out))

@@ -1,13 +1,12 @@
 """What the processes of a job agree on, so that all of them do the same next."""
 
 import signal
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from peephole.train.engine import Engine
 
 
-@dataclass(frozen=True)
-class Agreed:
+class Agreed(NamedTuple):
     """What all processes know after an update.
 
     Attributes:

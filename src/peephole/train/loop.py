@@ -123,7 +123,7 @@ def fit(
         loop = _Loop(task, settings, engine, journal, checkpoints, keeps)
         if resume:
             for line in loop.go_back():
-                if say is not None:
+                if say is not None and engine.rank == 0:
                     say(line)
             if on_resume is not None:
                 on_resume(loop.training.at.update)
@@ -169,8 +169,9 @@ class _Loop:
                     f"the checkpoint is of other data: it was after {at.batch:,} updates of epoch "
                     f"{at.epoch}, which has {len(epoch):,}"
                 )
-            if not at.update:
-                whole = len(epoch) * settings.epochs
+            if not at.batch:
+                # Batches by steps are not as many in each epoch; in the last this is exact.
+                whole = at.update + len(epoch) * (settings.epochs - at.epoch)
                 at.planned = min(whole, settings.updates or whole)
             pauses = self.pauses(len(epoch))
             batches = self.task.batches(self.shares(epoch))
@@ -192,7 +193,7 @@ class _Loop:
     def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> Agreed:
         """Make one update; gives what all processes agree on."""
         training, engine, at = self.training, self.engine, self.training.at
-        engine.seed(self.settings.seed, at.update)
+        engine.seed(at.update)
         for parameter in training.parameters:
             parameter.grad = None
         total, targets = 0.0, 0
@@ -227,12 +228,7 @@ class _Loop:
             False where it was skipped.
         """
         training, settings = self.training, self.settings
-        pairs = [
-            (weight, parameter.grad)
-            for weight, parameter in zip(training.weights, training.parameters, strict=True)
-            if parameter.grad is not None
-        ]
-        gradient = Gradient([w for w, _ in pairs], [g for _, g in pairs])
+        gradient = Gradient.of(training.parameters, training.weights)
         # Processes exchange the mean of their sums.
         scale = self.engine.world / max(1, targets)
         # What is clipped needs the norm; otherwise there is a quicker way to see that it is finite.
@@ -303,6 +299,7 @@ class _Loop:
             "updates": at.planned,
             "epoch": float(at.epoch),
             "train_loss": loss,
+            **({"skipped": at.skipped} if at.skipped else {}),
         }
 
     # Checkpoints
@@ -344,7 +341,9 @@ class _Loop:
         assert self.checkpoints is not None
         checkpoint, lines = self.checkpoints.newest()
         if checkpoint is None:
-            return None, lines
+            if lines:
+                raise UserError(f"{lines[-1]}; none is whole: mend one, or begin another run")
+            return None, []
         found = self.training.read(checkpoint)
         if checkpoint.best is not None:
             try:

@@ -15,7 +15,7 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.training import Watch, begin, check_out, check_same, fit_in, is_first
+from peephole.jobs.training import Watch, begin, check_alike, check_out, check_same, fit_in, is_first
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching
@@ -251,6 +251,7 @@ def _train(
     config: Config,
     notes: _Notes,
 ) -> TableRun:
+    check_alike(engine, prepared.sources)
     fitted = fit_in(live, engine, prepared.task, loop, notes.watch)
     model = fitted.model
     assert isinstance(model, SequenceModel)

@@ -59,7 +59,8 @@ def test_a_signal_and_on(
     run = tmp_path / "run"
     assert stop(begin(data, run), 5, number) == 128 + number
     err = capsys.readouterr().err
-    assert err == f"peephole train table: stopped by {number.name}; go on with --resume {run}\n"
+    again = f"peephole train table {data} --resume {run}"
+    assert err == f"peephole train table: stopped by {number.name}; {run} can be resumed: {again}\n"
     assert state(run) == "interrupted"
     assert main(["train", "table", data, "--resume", str(run)]) == 0
     captured = capsys.readouterr()

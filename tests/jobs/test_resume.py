@@ -143,5 +143,5 @@ def test_a_log_that_there_is_not() -> None:
 
 
 def test_an_interruption_says_how_to_go_on() -> None:
-    assert str(Interrupted(15, Path("runs/a"))) == "stopped by SIGTERM; go on with --resume runs/a"
+    assert str(Interrupted(15, Path("runs/a"))) == "stopped by SIGTERM; runs/a can be resumed"
     assert (Interrupted(2).exit_code, str(Interrupted(2))) == (130, "stopped by SIGINT")

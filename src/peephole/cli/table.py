@@ -257,7 +257,7 @@ def train(options: Namespace) -> None:
         check_resumed(options, train_options("train table", ""), RESUMED)
     elif options.target is None:
         raise UsageError("--target must be given")
-    with watched(options) as watch:
+    with watched("train table", options) as watch:
         run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
     _print_run(run)
 

@@ -76,11 +76,18 @@ class Progress:
 
 
 class Diverged(ArithmeticError):
-    """The loss or a gradient stopped being a finite number; ``fit`` holds what there was."""
+    """The loss or a gradient stopped being a finite number.
+
+    Attributes:
+        what: which, where and on which sequences.
+        fit: what there was.
+    """
 
     def __init__(self, what: str, fit: Fit) -> None:
-        super().__init__(what)
-        self.fit = fit
+        super().__init__(
+            f"{what}; try a smaller learning rate, or leave such updates out (on_nonfinite='skip')"
+        )
+        self.what, self.fit = what, fit
 
 
 def fit(
@@ -257,9 +264,7 @@ class _Loop:
         event = {**self.described(total), **self.measured()}
         self.events.append(event)
         raise Diverged(
-            f"{what} in update {at.update + 1} of {at.planned}, on {shown}; try a smaller learning "
-            "rate, or leave such updates out (on_nonfinite='skip')",
-            self.finished(event),
+            f"{what} in update {at.update + 1} of {at.planned}, on {shown}", self.finished(event)
         )
 
     def evaluate(self, updates: int) -> None:

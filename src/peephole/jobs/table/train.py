@@ -15,7 +15,15 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.training import Watch, begin, check_alike, check_out, check_same, fit_in, is_first
+from peephole.jobs.training import (
+    Watch,
+    begin,
+    check_alike,
+    check_out,
+    check_same,
+    fit_in,
+    is_first,
+)
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching

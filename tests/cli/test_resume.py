@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from peephole.cli import main
@@ -75,7 +76,7 @@ def test_a_signal_and_on(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seed", "3"], "--seed: leave it out; a run that is resumed keeps its settings"),
+        (["--seed", "0"], "--seed: leave it out; a run that is resumed keeps its settings"),
         (["--target", "x"], "--target: leave it out; a run that is resumed keeps its settings"),
         (["--model.layers", "2"], "--model.layers: leave it out"),
         (["--train.epochs", "9"], "--train.epochs: leave it out"),
@@ -98,6 +99,42 @@ def test_options_that_belong_to_the_run(
     assert main(["train", "table", data, "--resume", str(run), *words]) == 2
     assert message.replace("RUN", str(run)) in capsys.readouterr().err
     assert state(run) == "interrupted"
+
+
+def test_what_may_be_given_anew(
+    data: str, tmp_path: Path, stop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    stop([*begin(data, run), "--train.on-nonfinite", "skip"], 3, signal.SIGTERM)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("device: cpu", "device: cuda"))
+    if not torch.cuda.is_available():
+        assert main(["train", "table", data, "--resume", str(run)]) == 2
+        assert "--train.device: 'cuda', but torch sees no GPU" in capsys.readouterr().err
+    anew = ["--train.device", "cpu", "--train.on-nonfinite", "stop"]
+    assert main(["train", "table", data, "--resume", str(run), *anew]) == 0
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_torchrun_starts_again_goes_on_in_its_own_run(
+    same: bool,
+    data: str,
+    tmp_path: Path,
+    stop: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    stop(begin(data, run), 3, signal.SIGTERM)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    words = begin(data, run) if same else [*begin(data, run), "--train.learning-rate", "0.5"]
+    assert main(words) == (0 if same else 2)
+    captured = capsys.readouterr()
+    if same:
+        assert "resumed from" in captured.out
+    else:
+        assert f"--out: {run} is a run of other settings that was interrupted" in captured.err
 
 
 def test_what_cannot_be_resumed(

@@ -93,23 +93,10 @@ def add_loop(train: Any) -> None:
 
 def check_resumed(options: Namespace, parser: Parser, allowed: Sequence[str]) -> None:
     """Raise UsageError where an option is given that belongs to the run that is resumed."""
-    given, usual = flat(options), flat(parser.get_defaults())
-    for name, value in given.items():
-        if name not in (*ALWAYS, *allowed) and value != usual.get(name):
-            raise UsageError(
-                f"{parser.typed(name)}: leave it out; a run that is resumed keeps its settings"
-            )
-
-
-def flat(options: Namespace) -> dict[str, Any]:
-    """Options by their whole names, with dots."""
-    found: dict[str, Any] = {}
-    for name, value in vars(options).items():
-        if isinstance(value, Namespace):
-            found |= {f"{name}.{key}": item for key, item in flat(value).items()}
-        else:
-            found[name] = value
-    return found
+    for name in sorted(options.typed - {*ALWAYS, *allowed}):
+        raise UsageError(
+            f"{parser.typed(name)}: leave it out; a run that is resumed keeps its settings"
+        )
 
 
 def again(command: str, options: Namespace, run: object) -> str:
@@ -147,6 +134,8 @@ def watched(command: str, options: Namespace) -> Iterator["Watch"]:
                 stop.args = (f"{stop}: {again(command, options, stop.run)}",)
             raise
         except Diverged as error:
+            if not is_first():
+                raise SystemExit(2) from error  # they all say the same
             raise UserError(
                 f"{error.what}; try a smaller --train.learning-rate, or leave such updates out "
                 "(--train.on-nonfinite skip)"

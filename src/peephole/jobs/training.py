@@ -80,6 +80,12 @@ def begin(
         yield None
     elif out is not None and _begins_again(out):
         with runs.resume(out) as live:
+            if runs.read_config(live.path, type(config)) != config:
+                raise UserError(
+                    f"{live.path} is a run of other settings that was interrupted; resume it "
+                    "(--resume), or choose another",
+                    "out",
+                )
             check_same(live, about.sources)
             yield live
     else:

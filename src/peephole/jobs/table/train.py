@@ -265,7 +265,8 @@ def _train(
     assert isinstance(model, SequenceModel)
     finished = None
     if live is not None:
-        scores = _scores(prepared, model)
+        with engine.evaluating(model):
+            scores = _scores(prepared, model)
         metrics = _metrics(scores, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from peephole.data.batches import Batches
 from peephole.data.sequences import Array, shown
@@ -248,7 +249,7 @@ def score_outputs(recipe: Recipe, outputs: Tensor, loaded: Loaded) -> Scores:
 
 @torch.no_grad()
 def run(model: SequenceModel, examples: Examples, first: int = 0) -> Float[Tensor, "M K"]:
-    """A model's outputs, in evaluation mode.
+    """A model's outputs, in evaluation mode, on the CPU.
 
     Args:
         model: it stays in the mode it was in.
@@ -279,8 +280,8 @@ def _run_series(model: SequenceModel, examples: Examples, first: int) -> Tensor:
             examples.targets[part],
             examples.scored[part],
         )
-        output, state = model(window, state)
-        parts.append(output)
+        output, state = model(_placed(window, model), state)
+        parts.append(output.cpu())
     outputs = torch.cat(parts)
     return F.pad(outputs, (0, 0, first, 0))
 
@@ -291,10 +292,19 @@ def _run_sequences(model: SequenceModel, examples: Examples) -> Tensor:
     parts, places = [], []
     order = examples.numbers.lengths.argsort()
     for index in _batches(order, examples.numbers.lengths[order].numpy()):
-        parts.append(model(examples.take(index))[0])
+        parts.append(model(_placed(examples.take(index), model))[0].cpu())
         places.append(index if model.per_sequence else rows[index].values)
     outputs = torch.cat(parts)
     return torch.empty_like(outputs).index_copy_(0, torch.cat(places), outputs)
+
+
+def _placed(examples: Examples, model: SequenceModel) -> Examples:
+    """Examples where the model is."""
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        return examples
+    placed: Examples = tree_map_only(Tensor, lambda t: t.to(device), examples)
+    return placed
 
 
 def _batches(order: Tensor, lengths: Array) -> Iterator[Tensor]:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 # The modules load torch, which takes seconds, so only the one that is named is loaded.
 COMMANDS = {
     "layers": "training and inference on ragged batches, beside torch.nn and a loop with peepholes",
+    "bfloat16": "the same in bfloat16, beside float32",
     "memory": "the most memory that a training step takes, beside torch.nn",
     "steps": "one sequence, one step at a time, beside torch.nn's layer and cell",
     "overheads": "a small batch: what the op, autograd and the layer each add",
     "sampler": "deciding which sequences make an update, and whether similar lengths are worth it",
     "tables": "a table of 10 million rows: conversion, second start, memory, waiting for data",
+    "engine": "the training loop: its own cost, beside a bare loop, and waiting for data",
     "reproduce": "the seed experiment, from its command to its report",
     "report": "all bars, and what the newest results say of them, in Markdown",
 }

@@ -1,14 +1,13 @@
 """What is to be reached: at least, and the aim. Judged from the lines that benchmarks write."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from benchmarks.kinds import MODES
 from benchmarks.sizes import SIZES
+from benchmarks.verdict import Found, Goal, Line, newest
 
-Line = Mapping[str, Any]
 # Of smaller steps the memory is mostly what the system rounds to.
 MIN_MEMORY_MB = 16.0
 STEP_HIDDEN = 128
@@ -18,94 +17,6 @@ TOY = "batch_size 16"
 # Of the table that is to be converted and trained on within bounds.
 ROWS = 10_000_000
 GIB_IN_MB = 2**30 / 1e6
-
-
-class Found(NamedTuple):
-    """What the lines say of a goal.
-
-    Attributes:
-        value: what is held against the bar.
-        detail: over what it was taken, for a reader.
-        lines: that it comes from.
-        ceiling: what it would be if all multiply-adds ran at ``torch.mm``'s rate; None where that
-            says nothing.
-    """
-
-    value: float
-    detail: str
-    lines: Sequence[Line]
-    ceiling: float | None = None
-
-    @property
-    def over(self) -> str:
-        """The detail, and a warning where the yardstick cannot be right."""
-        if self.ceiling is None or self.value <= self.ceiling:
-            return self.detail
-        return f"{self.detail}; above its ceiling: torch.mm was slower than it can be, repeat"
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A row of the table.
-
-    Attributes:
-        what: is measured.
-        bar: what must be reached.
-        aim: what is hoped for; None where there is none.
-        find: takes it out of lines, oldest first; None where they do not say.
-        unit: "x", "%", "s" or "GiB".
-        at_most: less is better.
-    """
-
-    what: str
-    bar: float
-    aim: float | None
-    find: Callable[[Sequence[Line]], Found | None]
-    unit: str = "x"
-    at_most: bool = False
-
-    def meets(self, value: float, limit: float | None) -> bool:
-        if limit is None:
-            return False
-        return value <= limit if self.at_most else value >= limit
-
-    def verdict(self, found: Found | None) -> str:
-        """One of "aim", "met", "missed" and "not measured"."""
-        if found is None:
-            return "not measured"
-        if not self.meets(found.value, self.bar):
-            return "missed"
-        return "aim" if self.meets(found.value, self.aim) else "met"
-
-    def told(self, value: float | None) -> str:
-        """A value in the goal's unit, with as many digits as show on which side of a bar it is."""
-        if value is None:
-            return "–"
-        scaled = value * 100 if self.unit == "%" else value
-        text = ""
-        for digits in range(0 if self.unit in "%s" else 2, 9):
-            text = f"{scaled:.{digits}f}"
-            shown = float(text) / 100 if self.unit == "%" else float(text)
-            if all(self.meets(shown, x) == self.meets(value, x) for x in (self.bar, self.aim)):
-                break
-        return f"{text}{'' if self.unit == '%' else ' '}{self.unit}"
-
-    def limit(self, value: float | None) -> str:
-        """The bar or the aim."""
-        if value is None:
-            return "–"
-        text = f"{100 * value:g}%" if self.unit == "%" else f"{value:g} {self.unit}"
-        return f"at most {text}" if self.at_most and value == self.bar else text
-
-
-def newest(lines: Iterable[Line]) -> list[Line]:
-    """Of each benchmark, kind, mode and size the last line."""
-    found: dict[tuple[Any, ...], Line] = {}
-    for line in lines:
-        size = {name: n for name, n in line.get("size", {}).items() if name != "N"}
-        key = (line["benchmark"], line.get("kind"), line.get("mode"), *size.items())
-        found[key] = line
-    return list(found.values())
 
 
 def _named(line: Line) -> str:
@@ -245,6 +156,28 @@ def _tables(find: Callable[[Line], float]) -> Callable[[Sequence[Line]], Found |
     return worst
 
 
+def _engine(
+    kinds: Sequence[str], find: Callable[[Line], tuple[float, str]]
+) -> Callable[[Sequence[Line]], Found | None]:
+    """The worst of these kinds' figures and what it is of; all of the kinds must be there."""
+
+    def worst(lines: Sequence[Line]) -> Found | None:
+        rows = newest(
+            line for line in lines if line["benchmark"] == "engine" and line["kind"] in kinds
+        )
+        if {row["kind"] for row in rows} != set(kinds):
+            return None
+        return Found(*max(map(find, rows)), rows)
+
+    return worst
+
+
+def _own_cost(line: Line) -> tuple[float, str]:
+    name = f"fit / {line['fastest']}"
+    low, median, high = (line["ratios"][name][at] for at in ("low", "median", "high"))
+    return median, f"{name}, quartiles {low:.3g} to {high:.3g}"
+
+
 LSTM, GRU_RNN, TORCHS = ("LSTM",), ("GRU", "RNN"), ("LSTM", "GRU", "RNN")
 
 GOALS = (
@@ -316,6 +249,33 @@ GOALS = (
         None,
         _sampler,
         "%",
+        at_most=True,
+    ),
+    Goal(
+        "training by the engine against the fastest bare loop, time, the toy's LSTM",
+        1.15,
+        1.05,
+        _engine(["toy"], _own_cost),
+        at_most=True,
+    ),
+    Goal(
+        "share of the time that training on sequences like the vowels waits for data",
+        0.05,
+        0.02,
+        _engine(
+            ["vowels"], lambda line: (line["waiting"]["median"], f"{line['rounds']} trainings")
+        ),
+        "%",
+        at_most=True,
+    ),
+    Goal(
+        "steps computed for each that exists",
+        1.0,
+        None,
+        _engine(
+            ["toy", "vowels"],
+            lambda line: (line["steps"]["ratio"], f"{line['steps']['exist']:,} of {line['kind']}"),
+        ),
         at_most=True,
     ),
     Goal(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ import pyarrow.parquet
 import torch
 
 from benchmarks.contenders import SEED
+from benchmarks.watched import training
 from peephole.data.cache import Cache
 from peephole.data.opening import open_table
 from peephole.data.reading import Form
 from peephole.jobs.table.prepare import prepare
-from peephole.jobs.table.settings import TrainSettings
+from peephole.jobs.table.settings import TrainSettings, resolve
 from peephole.tasks.table.settings import DataSettings, ModelSettings
-from peephole.tasks.table.task import total_loss
 
 FORM = Form("unit", "minute")
 TARGET = "load"
@@ -81,11 +82,10 @@ def convert(path: Path, cache: Path) -> dict[str, float]:
 
 
 def train(path: Path, cache: Path, updates: int) -> dict[str, float]:
-    """Prepare a table for training, make some updates on random sequences, and evaluate.
+    """Prepare a table for training, make some updates, and evaluate.
 
     Returns:
-        ``prepare_s``, and of the updates ``update_ms``, a mean, and ``waiting``, the share of the
-        time in which the data of a batch were fetched.
+        ``prepare_s``, and what ``benchmarks.watched.training`` does.
     """
     begin = time.perf_counter()
     prepared = prepare(
@@ -100,29 +100,8 @@ def train(path: Path, cache: Path, updates: int) -> dict[str, float]:
         cache=_cache(cache),
     )
     prepare_s = time.perf_counter() - begin
-    task = prepared.task
-    torch.manual_seed(SEED)
-    model = task.model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    order = torch.randperm(len(task.train.numbers))
-    waited, begin = 0.0, time.perf_counter()
-    for k in range(updates):
-        asked = time.perf_counter()
-        batch = task.train.take(order[torch.arange(k * BATCH, (k + 1) * BATCH) % len(order)])
-        waited += time.perf_counter() - asked
-        optimizer.zero_grad()
-        outputs, _ = model(batch)
-        loss = total_loss(task.recipe, outputs[batch.scored], batch.targets[batch.scored])
-        mean = loss / batch.scored.sum()
-        mean.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    elapsed = time.perf_counter() - begin
-    task.evaluate(model)
-    return {
-        "prepare_s": prepare_s,
-        "update_ms": elapsed / updates * 1e3,
-        "waiting": waited / elapsed,
-    }
+    loop = replace(resolve(TrainSettings(), BATCH, updates, SEED), epochs=updates, updates=updates)
+    return {"prepare_s": prepare_s, **training(prepared.task, loop)}
 
 
 def _cache(path: Path) -> Cache:

@@ -58,10 +58,10 @@ def commit() -> dict[str, Any]:
     return {"commit": head, "dirty": bool(changes)}
 
 
-def mm() -> Callable[[], Tensor]:
-    """A square product in float32 by ``torch.mm``, to time: the ceiling of all else."""
-    a = torch.rand(MM_SIZE, MM_SIZE)
-    b = torch.rand(MM_SIZE, MM_SIZE)
+def mm(dtype: torch.dtype = torch.float32) -> Callable[[], Tensor]:
+    """A square product by ``torch.mm``, to time: the ceiling of all else."""
+    a = torch.rand(MM_SIZE, MM_SIZE).to(dtype)
+    b = torch.rand(MM_SIZE, MM_SIZE).to(dtype)
     return lambda: torch.mm(a, b)
 
 

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import results, show
 from benchmarks.contenders import SEED
-from benchmarks.goals import Goal
 from benchmarks.machine import commit, machine, versions
+from benchmarks.verdict import Goal
 
 
 class Record:

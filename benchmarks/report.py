@@ -7,9 +7,10 @@ from pathlib import Path
 
 from benchmarks import options as shared
 from benchmarks import results
-from benchmarks.goals import GOALS, KEPT, Found, Goal, Line, newest
+from benchmarks.goals import GOALS, KEPT
 from benchmarks.kinds import KINDS, MODES
 from benchmarks.sizes import SIZES
+from benchmarks.verdict import Found, Goal, Line, newest
 
 HELP = """\
 Print every bar with what the newest results say of it, in Markdown, as docs/performance.md has it;

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.goals import Goal, Line
 from benchmarks.measure import Quartiles
+from benchmarks.verdict import Goal, Line
 
 REFRESH_SECONDS = 0.5
 

@@ -30,7 +30,7 @@ sequences of {SHORTEST} to {LONGEST} steps) is written to a folder that is throw
   open      opened again, from the cache
   prepare   made ready for training: encoders fitted, features and targets encoded and kept
   again     the same in a second run
-  update    forward, backward and AdamW's step of the default model on {BATCH} random sequences
+  update    one of the default training, on {BATCH} sequences
   waiting   the share of that time in which the batch is fetched
 
 each in a process of its own. Its memory is the most that is resident (VmHWM), what is mapped from

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <optional>
 #include <vector>
@@ -17,9 +18,9 @@ namespace peephole {
 
 using Address = uintptr_t;
 
-template <class T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
+template <class S>
+S* at(Address address) {
+  return reinterpret_cast<S*>(address);
 }
 
 // A batch as Python gives it.
@@ -29,26 +30,46 @@ struct Given {
   bool reverse;
 };
 
+// From the form in which numbers are computed to that in which they are stored.
+template <class S>
+inline S stored(Arithmetic<S> value) {
+  return value;
+}
+template <>
+inline BFloat16 stored<BFloat16>(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (value != value) return {uint16_t(bits >> 16 | 0x40)};  // a NaN, and still after it is cut
+  // To the nearest, and of two to the even one.
+  return {uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
+}
+
 // Sums of each part, [parts, width], whose total goes to `to`; null where nobody asks.
-template <class T>
+template <class S>
 class Totals {
  public:
-  Totals(Address to, int64_t parts, int64_t width) : to_(at<T>(to)), parts_(parts), width_(width) {
-    if (to_ && parts > 1) memory_.resize(parts * width);
+  using T = Arithmetic<S>;
+
+  Totals(Address to, int64_t parts, int64_t width) : to_(at<S>(to)), parts_(parts), width_(width) {
+    if (to_ && (parts > 1 || sizeof(S) < sizeof(T))) memory_.resize(parts * width);
   }
 
-  T* each() { return memory_.empty() ? to_ : memory_.data(); }
+  T* each() {
+    if constexpr (sizeof(S) == sizeof(T))
+      if (memory_.empty()) return to_;
+    return memory_.empty() ? nullptr : memory_.data();
+  }
 
   // In the order of the parts, so that the same threads give the same bits.
   void add_up() {
     if (memory_.empty()) return;
-    std::copy_n(memory_.data(), width_, to_);
     for (int64_t p = 1; p < parts_; ++p)
-      for (int64_t k = 0; k < width_; ++k) to_[k] += memory_[p * width_ + k];
+      for (int64_t k = 0; k < width_; ++k) memory_[k] += memory_[p * width_ + k];
+    std::transform(memory_.begin(), memory_.begin() + width_, to_, stored<S>);
   }
 
  private:
-  T* to_;
+  S* to_;
   int64_t parts_, width_;
   std::vector<T> memory_;
 };
@@ -74,19 +95,19 @@ void deal_and_run(const Given& given, int64_t hidden, int64_t weights, bool any_
 }
 
 // What a sum over steps has on its right side, a row for each step.
-template <class T>
+template <class S>
 class Factor {
  public:
   // The rows of a matrix [steps, columns].
-  Factor(const T* matrix, int64_t steps, int64_t columns, T* result)
+  Factor(const S* matrix, int64_t steps, int64_t columns, S* result)
       : rows_(steps), columns_(columns), result_(result) {
     for (int64_t n = 0; n < steps; ++n) rows_[n] = matrix + n * columns;
   }
 
   // The states before each step: rows of the states [steps, columns], initial ones [B, columns],
   // null for zeros. `mask` [B, columns] multiplies them, and may be null.
-  Factor(const Batch& batch, int64_t steps, const T* states, const T* initial, const T* mask,
-         int64_t columns, T* result)
+  Factor(const Batch& batch, int64_t steps, const S* states, const S* initial, const S* mask,
+         int64_t columns, S* result)
       : rows_(steps), masks_(mask ? steps : 0), columns_(columns), result_(result) {
     for (int64_t p = 0; p < batch.count; ++p)
       for (int64_t r = 0; r < batch.parts[p].count; ++r) {
@@ -101,58 +122,50 @@ class Factor {
       }
   }
 
-  OuterFactor<T> factor() const {
+  OuterFactor<S> factor() const {
     return {rows_.data(), masks_.empty() ? nullptr : masks_.data(), columns_, result_};
   }
 
  private:
-  std::vector<const T*> rows_, masks_;
+  std::vector<const S*> rows_, masks_;
   int64_t columns_;
-  T* result_;
+  S* result_;
 };
 
 // The sums over steps of left [steps, outputs], whose rows are `stride` apart, times factors.
-template <class T>
-bool add_up_products(const T* left, int64_t stride, int64_t outputs, int64_t steps,
-                     const std::vector<Factor<T>>& factors, const Team& team) {
-  std::vector<OuterFactor<T>> each;
-  for (const Factor<T>& factor : factors) each.push_back(factor.factor());
+template <class S>
+bool add_up_products(const S* left, int64_t stride, int64_t outputs, int64_t steps,
+                     const std::vector<Factor<S>>& factors, const Team& team) {
+  std::vector<OuterFactor<S>> each;
+  for (const Factor<S>& factor : factors) each.push_back(factor.factor());
   if (each.empty()) return true;
-  return kernels<T>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
+  return kernels<S>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
 }
 
 // What the gates' input part is computed from, where it is not given.
-template <class T>
-class InputPart {
- public:
-  InputPart(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
-            Address bias_hh, int64_t outputs_too, Address bias_ch = 0, int64_t hidden = 0)
-      : in_{at<const T>(x),       inputs,      at<const T>(weight_ih), outputs, at<const T>(bias_ih),
-            at<const T>(bias_hh), outputs_too, at<const T>(bias_ch),   hidden} {}
-
-  // Null where it is given.
-  const Input<T>* get() const { return in_.weights ? &in_ : nullptr; }
-
- private:
-  Input<T> in_;
-};
-
-template <class T>
-Zoneout<T> zoneout(Address mask, Address shares, double share) {
-  return {at<const uint8_t>(mask), at<const T>(shares), T(share)};
+template <class S>
+Input<S> input(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
+               Address bias_hh, int64_t outputs_too, Address bias_ch = 0, int64_t hidden = 0) {
+  return {at<const S>(x),       inputs,      at<const S>(weight_ih), outputs, at<const S>(bias_ih),
+          at<const S>(bias_hh), outputs_too, at<const S>(bias_ch),   hidden};
 }
 
-template <class T>
+template <class S>
+Zoneout<S> zoneout(Address mask, Address shares, double share) {
+  return {at<const uint8_t>(mask), at<const S>(shares), Arithmetic<S>(share)};
+}
+
+template <class S>
 struct LstmCalls {
-  static Lstm<T> model(int64_t hidden, bool coupled, int peephole, double cell_clip,
+  static Lstm<S> model(int64_t hidden, bool coupled, int peephole, double cell_clip,
                        Address weight_hh, Address weight_ch, Address h0, Address c0,
-                       Address recurrent_mask, Zoneout<T> zoneout_h, Zoneout<T> zoneout_c) {
-    return {hidden,          coupled,          Peephole(peephole), T(cell_clip),
-            at<const T>(weight_hh), at<const T>(weight_ch),   at<const T>(h0),    at<const T>(c0),
-            at<const T>(recurrent_mask), zoneout_h, zoneout_c};
+                       Address recurrent_mask, Zoneout<S> zoneout_h, Zoneout<S> zoneout_c) {
+    return {hidden,          coupled,          Peephole(peephole), Arithmetic<S>(cell_clip),
+            at<const S>(weight_hh), at<const S>(weight_ch),   at<const S>(h0),    at<const S>(c0),
+            at<const S>(recurrent_mask), zoneout_h, zoneout_c};
   }
 
-  static int64_t weights(const Lstm<T>& m) {
+  static int64_t weights(const Lstm<S>& m) {
     int64_t gates = m.coupled ? 3 : 4;
     return m.hidden * m.hidden * (m.peephole == Peephole::full ? 2 * gates - 1 : gates);
   }
@@ -165,16 +178,17 @@ struct LstmCalls {
                       double zoneout_c, Address bias_ch, Address x, int64_t inputs,
                       Address weight_ih, Address bias_ih, Address bias_hh, Address gates_x,
                       Address y, Address h_n, Address c_n, Address gates, Address cells) {
-    Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
-                      recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
-                      zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
+    Lstm<S> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
+                      recurrent_mask, zoneout<S>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
+                      zoneout<S>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
     int64_t width = (coupled ? 3 : 4) * hidden;
-    InputPart<T> in(x, inputs, weight_ih, width, bias_ih, bias_hh, width, bias_ch, hidden);
-    LstmForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y),    at<T>(h_n),
-                          at<T>(c_n),           at<T>(gates),    at<T>(cells)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), weight_ih != 0,
+    Input<S> in =
+        input<S>(x, inputs, weight_ih, width, bias_ih, bias_hh, width, bias_ch, hidden);
+    LstmForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y),    at<S>(h_n),
+                          at<S>(c_n),           at<S>(gates),    at<S>(cells)};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
-                   return kernels<T>().lstm_forward(m, out, batch, team);
+                   return kernels<S>().lstm_forward(m, out, batch, team);
                  });
   }
 
@@ -188,45 +202,45 @@ struct LstmCalls {
                        Address upstream_cells, Address d_gates, Address d_h0, Address d_c0,
                        Address d_bias, Address d_weight_hh, Address d_weight_ch,
                        Address new_cells, Address x, int64_t inputs, Address d_weight_ih) {
-    Lstm<T> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
-                      recurrent_mask, zoneout<T>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
-                      zoneout<T>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
+    Lstm<S> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
+                      recurrent_mask, zoneout<S>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
+                      zoneout<S>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
     int64_t width = (coupled ? 3 : 4) * hidden;
     bool full = m.peephole == Peephole::full;
     auto run = [&](const Batch& batch, const Team& team) {
-      Totals<T> bias(d_bias, batch.count, width);
-      Totals<T> peepholes(full ? 0 : d_weight_ch, batch.count, width - hidden);
-      LstmBackward<T> out = {at<const T>(gates),
-                             at<const T>(cells),
-                             at<const T>(d_y),
-                             at<const T>(d_h_n),
-                             at<const T>(d_c_n),
-                             at<const T>(upstream_gates),
-                             at<const T>(upstream_cells),
-                             at<T>(d_gates),
-                             at<T>(d_h0),
-                             at<T>(d_c0),
+      Totals<S> bias(d_bias, batch.count, width);
+      Totals<S> peepholes(full ? 0 : d_weight_ch, batch.count, width - hidden);
+      LstmBackward<S> out = {at<const S>(gates),
+                             at<const S>(cells),
+                             at<const S>(d_y),
+                             at<const S>(d_h_n),
+                             at<const S>(d_c_n),
+                             at<const S>(upstream_gates),
+                             at<const S>(upstream_cells),
+                             at<S>(d_gates),
+                             at<S>(d_h0),
+                             at<S>(d_c0),
                              bias.each(),
                              peepholes.each(),
-                             at<T>(new_cells)};
-      if (!kernels<T>().lstm_backward(m, out, batch, team)) return false;
+                             at<S>(new_cells)};
+      if (!kernels<S>().lstm_backward(m, out, batch, team)) return false;
       bias.add_up();
       peepholes.add_up();
-      std::vector<Factor<T>> of_gates;
+      std::vector<Factor<S>> of_gates;
       if (d_weight_ih)
-        of_gates.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+        of_gates.emplace_back(at<const S>(x), steps, inputs, at<S>(d_weight_ih));
       if (d_weight_hh)
-        of_gates.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
-                              at<T>(d_weight_hh));
+        of_gates.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
+                              at<S>(d_weight_hh));
       if (!add_up_products(out.d_gates, width, width, steps, of_gates, team)) return false;
       if (!full || !d_weight_ch) return true;
       // i and f looked at the cells before, o at the new ones.
       int64_t looking = width - 2 * hidden;
-      T* d_out = at<T>(d_weight_ch) + looking * hidden;
-      std::vector<Factor<T>> before, now;
-      before.emplace_back(batch, steps, at<const T>(cells), m.c0, nullptr, hidden,
-                          at<T>(d_weight_ch));
-      now.emplace_back(at<const T>(new_cells ? new_cells : cells), steps, hidden, d_out);
+      S* d_out = at<S>(d_weight_ch) + looking * hidden;
+      std::vector<Factor<S>> before, now;
+      before.emplace_back(batch, steps, at<const S>(cells), m.c0, nullptr, hidden,
+                          at<S>(d_weight_ch));
+      now.emplace_back(at<const S>(new_cells ? new_cells : cells), steps, hidden, d_out);
       return add_up_products(out.d_gates, width, looking, steps, before, team) &&
              add_up_products(out.d_gates + width - hidden, width, hidden, steps, now, team);
     };
@@ -234,7 +248,7 @@ struct LstmCalls {
   }
 };
 
-template <class T>
+template <class S>
 struct GruCalls {
   static void forward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
                       int64_t hidden, Address weight_hh, Address bias_hn, Address h0,
@@ -242,16 +256,16 @@ struct GruCalls {
                       double zoneout_h, Address x, int64_t inputs, Address weight_ih,
                       Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
                       Address gates, Address n_h) {
-    Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
-                at<const T>(recurrent_mask),
-                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    Gru<S> m = {hidden, at<const S>(weight_hh), at<const S>(bias_hn), at<const S>(h0),
+                at<const S>(recurrent_mask),
+                zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
     // What bias_hh has for n stands inside the reset.
-    InputPart<T> in(x, inputs, weight_ih, 3 * hidden, bias_ih, bias_hh, 2 * hidden);
-    GruForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y),
-                         at<T>(h_n),           at<T>(gates),    at<T>(n_h)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, weight_ih != 0,
+    Input<S> in = input<S>(x, inputs, weight_ih, 3 * hidden, bias_ih, bias_hh, 2 * hidden);
+    GruForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y),
+                         at<S>(h_n),           at<S>(gates),    at<S>(n_h)};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
-                   return kernels<T>().gru_forward(m, out, batch, team);
+                   return kernels<S>().gru_forward(m, out, batch, team);
                  });
   }
 
@@ -262,33 +276,33 @@ struct GruCalls {
                        Address d_h_n, Address upstream_gates, Address d_gates, Address d_n_h,
                        Address d_h0, Address d_bias, Address d_bias_hn, Address d_weight_hh,
                        Address x, int64_t inputs, Address d_weight_ih) {
-    Gru<T> m = {hidden, at<const T>(weight_hh), at<const T>(bias_hn), at<const T>(h0),
-                at<const T>(recurrent_mask),
-                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    Gru<S> m = {hidden, at<const S>(weight_hh), at<const S>(bias_hn), at<const S>(h0),
+                at<const S>(recurrent_mask),
+                zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
     auto run = [&](const Batch& batch, const Team& team) {
-      Totals<T> bias(d_bias, batch.count, 3 * hidden);
-      Totals<T> hn(d_bias_hn, batch.count, hidden);
-      GruBackward<T> out = {at<const T>(y),
-                            at<const T>(gates),
-                            at<const T>(n_h),
-                            at<const T>(d_y),
-                            at<const T>(d_h_n),
-                            at<const T>(upstream_gates),
-                            at<T>(d_gates),
-                            at<T>(d_n_h),
-                            at<T>(d_h0),
+      Totals<S> bias(d_bias, batch.count, 3 * hidden);
+      Totals<S> hn(d_bias_hn, batch.count, hidden);
+      GruBackward<S> out = {at<const S>(y),
+                            at<const S>(gates),
+                            at<const S>(n_h),
+                            at<const S>(d_y),
+                            at<const S>(d_h_n),
+                            at<const S>(upstream_gates),
+                            at<S>(d_gates),
+                            at<S>(d_n_h),
+                            at<S>(d_h0),
                             bias.each(),
                             hn.each()};
-      if (!kernels<T>().gru_backward(m, out, batch, team)) return false;
+      if (!kernels<S>().gru_backward(m, out, batch, team)) return false;
       bias.add_up();
       hn.add_up();
-      std::vector<Factor<T>> of_input, of_rz, of_n;
+      std::vector<Factor<S>> of_input, of_rz, of_n;
       if (d_weight_ih)
-        of_input.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+        of_input.emplace_back(at<const S>(x), steps, inputs, at<S>(d_weight_ih));
       if (d_weight_hh) {
-        T* d_hh = at<T>(d_weight_hh);
-        of_rz.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden, d_hh);
-        of_n.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
+        S* d_hh = at<S>(d_weight_hh);
+        of_rz.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden, d_hh);
+        of_n.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
                           d_hh + 2 * hidden * hidden);
       }
       int64_t width = 3 * hidden;
@@ -300,7 +314,7 @@ struct GruCalls {
   }
 };
 
-template <class T>
+template <class S>
 struct RnnCalls {
   static void forward(int64_t sequences, int64_t steps, Address offsets, bool reverse,
                       int64_t hidden, bool relu, Address weight_hh, Address h0,
@@ -308,14 +322,14 @@ struct RnnCalls {
                       double zoneout_h, Address x, int64_t inputs, Address weight_ih,
                       Address bias_ih, Address bias_hh, Address gates_x, Address y, Address h_n,
                       Address new_h) {
-    Rnn<T> m = {hidden, relu, at<const T>(weight_hh), at<const T>(h0), at<const T>(recurrent_mask),
-                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
-    InputPart<T> in(x, inputs, weight_ih, hidden, bias_ih, bias_hh, hidden);
-    RnnForward<T> out = {at<const T>(gates_x), in.get(), at<T>(y), at<T>(h_n),
-                         at<T>(new_h)};
-    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, weight_ih != 0,
+    Rnn<S> m = {hidden, relu, at<const S>(weight_hh), at<const S>(h0), at<const S>(recurrent_mask),
+                zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
+    Input<S> in = input<S>(x, inputs, weight_ih, hidden, bias_ih, bias_hh, hidden);
+    RnnForward<S> out = {at<const S>(gates_x), gates_x ? nullptr : &in, at<S>(y), at<S>(h_n),
+                         at<S>(new_h)};
+    deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, gates_x == 0,
                  [&](const Batch& batch, const Team& team) {
-                   return kernels<T>().rnn_forward(m, out, batch, team);
+                   return kernels<S>().rnn_forward(m, out, batch, team);
                  });
   }
 
@@ -325,19 +339,19 @@ struct RnnCalls {
                        double zoneout_h, Address y, Address new_h, Address d_y, Address d_h_n,
                        Address d_gates, Address d_h0, Address d_bias, Address d_weight_hh,
                        Address x, int64_t inputs, Address d_weight_ih) {
-    Rnn<T> m = {hidden, relu, at<const T>(weight_hh), at<const T>(h0), at<const T>(recurrent_mask),
-                zoneout<T>(zoneout_mask, zoneout_shares, zoneout_h)};
+    Rnn<S> m = {hidden, relu, at<const S>(weight_hh), at<const S>(h0), at<const S>(recurrent_mask),
+                zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
     auto run = [&](const Batch& batch, const Team& team) {
-      Totals<T> bias(d_bias, batch.count, hidden);
-      RnnBackward<T> out = {at<const T>(new_h), at<const T>(d_y), at<const T>(d_h_n),
-                            at<T>(d_gates),     at<T>(d_h0),      bias.each()};
-      if (!kernels<T>().rnn_backward(m, out, batch, team)) return false;
+      Totals<S> bias(d_bias, batch.count, hidden);
+      RnnBackward<S> out = {at<const S>(new_h), at<const S>(d_y), at<const S>(d_h_n),
+                            at<S>(d_gates),     at<S>(d_h0),      bias.each()};
+      if (!kernels<S>().rnn_backward(m, out, batch, team)) return false;
       bias.add_up();
-      std::vector<Factor<T>> factors;
-      if (d_weight_ih) factors.emplace_back(at<const T>(x), steps, inputs, at<T>(d_weight_ih));
+      std::vector<Factor<S>> factors;
+      if (d_weight_ih) factors.emplace_back(at<const S>(x), steps, inputs, at<S>(d_weight_ih));
       if (d_weight_hh)
-        factors.emplace_back(batch, steps, at<const T>(y), m.h0, m.recurrent_mask, hidden,
-                             at<T>(d_weight_hh));
+        factors.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
+                             at<S>(d_weight_hh));
       return add_up_products(out.d_gates, hidden, hidden, steps, factors, team);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, false, run);

@@ -13,9 +13,13 @@ std::vector<const Kernels*> find_supported() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    supported.push_back(&kernels_avx512);
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+#if defined(PEEPHOLE_AVX512BF16)
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) supported.push_back(&kernels_avx512bf16);
+#endif
+  if (avx512) supported.push_back(&kernels_avx512);
   if (avx2) supported.push_back(&kernels_avx2);
   supported.push_back(&kernels_baseline);
 #elif defined(__aarch64__)

@@ -23,5 +23,10 @@ template <>
 inline const KernelsOf<double>& kernels<double>() {
   return chosen().float64;
 }
+// To be asked only where there are some.
+template <>
+inline const KernelsOf<BFloat16>& kernels<BFloat16>() {
+  return *chosen().bfloat16;
+}
 
 }  // namespace peephole

@@ -179,7 +179,7 @@ template <class T, class Function>
 inline void apply(Function function, const T* x, T* y, int64_t n) {
   for (int64_t i = 0; i < n; i += kLanes<T>) {
     const int count = n - i < kLanes<T> ? int(n - i) : kLanes<T>;
-    store<T>(y + i, function(load(x + i, count)), count);
+    store(y + i, function(load(x + i, count)), count);
   }
 }
 

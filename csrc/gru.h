@@ -13,35 +13,39 @@
 
 namespace {
 
-template <class T>
-struct GruForwardSpace : CommonSpace<T> {
-  T* h[2];    // h before and after a step
-  T* seen[2]; // the same as the gates see it, masked; `h` itself without a mask
-  AheadSpace<T> ahead;
+template <class S>
+struct GruForwardSpace : CommonSpace<S> {
+  using typename CommonSpace<S>::T;
 
-  GruForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
-      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
+  T* h[2];     // h before and after a step
+  S* seen[2];  // the same as the gates see it: masked, and as W_h multiplies it
+  AheadSpace<S> ahead;
+
+  GruForwardSpace(Arena& arena, const ForwardSizes<S>& sizes, int64_t count)
+      : CommonSpace<S>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
     for (T*& each : h) each = arena.take<T>(count * this->stride);
-    for (T*& each : seen) each = arena.take<T>(count * this->stride);
+    for (S*& each : seen) each = arena.take<S>(count * this->stride);
   }
 };
 
-template <class T>
-class GruForwardRun : PartRun<T> {
+template <class S>
+class GruForwardRun : PartRun<S> {
  public:
-  GruForwardRun(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
-                const Weights<T>& weights, const Weights<T>& input_weights, int64_t part,
-                GruForwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  GruForwardRun(const Gru<S>& model, const GruForward<S>& out, const Batch& batch,
+                const Weights<S>& weights, const Weights<S>& input_weights, int64_t part,
+                GruForwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         out_(out),
         w_(weights),
         own_(space),
-        x_(out.gates_x, out.input, input_weights, 3 * model.hidden, part_, batch.stride, space.ahead) {}
+        x_(out.gates_x, out.input, input_weights, 3 * model.hidden, part_, batch.stride,
+           space.ahead),
+        apart_(kNarrow<S> || model.recurrent_mask) {}
 
   void run() {
     this->read_states(m_.h0, own_.h[0]);
-    if (m_.recurrent_mask) this->read_masked(m_.h0, m_.recurrent_mask, own_.seen[0]);
+    if (apart_) this->read_masked(m_.h0, m_.recurrent_mask, own_.seen[0]);
     this->end_at(-1, part_.count, [&](int64_t r) { this->write_state(own_.h[0], r, out_.h_n); });
     int64_t running = part_.count;
     for (int64_t t = 0; t < this->longest(); ++t) {
@@ -52,13 +56,16 @@ class GruForwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void step(int64_t t, int64_t running) {
-    const T* seen = (m_.recurrent_mask ? own_.seen : own_.h)[t & 1];
+    const S* seen = own_.seen[t & 1];
+    if constexpr (!kNarrow<S>)
+      if (!apart_) seen = own_.h[t & 1];
     for (int64_t panel = 0; panel < w_.matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
@@ -72,7 +79,7 @@ class GruForwardRun : PartRun<T> {
   void cell(int64_t t, int64_t r, int64_t j, const T* sums) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t), at = r * s_.stride + j;
-    const T* x = x_.at(r, t) + j;
+    const S* x = x_.at(r, t) + j;
     Vec<T> n_h = load(sums + 2 * L);
     if (m_.bias_hn) n_h += load(m_.bias_hn + j, count);
     Vec<T> reset = vector_sigmoid(load(x, count) + load(sums));
@@ -83,7 +90,7 @@ class GruForwardRun : PartRun<T> {
     if (any(m_.zoneout_h))
       h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
     if (out_.gates) {
-      T* gates = out_.gates + row * 3 * H + j;
+      S* gates = out_.gates + row * 3 * H + j;
       store(gates, reset, count);
       store(gates + H, z, count);
       store(gates + 2 * H, n, count);
@@ -91,63 +98,65 @@ class GruForwardRun : PartRun<T> {
     if (out_.n_h) store(out_.n_h + row * H + j, n_h, count);
     store(out_.y + row * H + j, h, count);
     store(own_.h[~t & 1] + at, h);
-    if (m_.recurrent_mask)
-      store(own_.seen[~t & 1] + at,
-            h * load(m_.recurrent_mask + this->index(r) * H + j, count));
+    if (m_.recurrent_mask) h *= load(m_.recurrent_mask + this->index(r) * H + j, count);
+    if (apart_) store(own_.seen[~t & 1] + at, h);
   }
 
-  const Gru<T>& m_;
-  const GruForward<T>& out_;
-  const Weights<T>& w_;
-  GruForwardSpace<T>& own_;
-  StepsInput<T> x_;
+  const Gru<S>& m_;
+  const GruForward<S>& out_;
+  const Weights<S>& w_;
+  GruForwardSpace<S>& own_;
+  StepsInput<S> x_;
+  const bool apart_;  // whether what W_h multiplies is not h itself
 };
 
-template <class T>
-bool gru_forward(const Gru<T>& model, const GruForward<T>& out, const Batch& batch,
+template <class S>
+bool gru_forward(const Gru<S>& model, const GruForward<S>& out, const Batch& batch,
                  const Team& team) {
-  Weights<T> weights(gates_by_unit(model.weight_hh, model.hidden, model.hidden, 3));
-  Weights<T> input;
+  Weights<S> weights(gates_by_unit(model.weight_hh, model.hidden, model.hidden, 3));
+  Weights<S> input;
   if (out.input) input = input_weights(*out.input);
-  Weights<T>* all[] = {&weights, &input};
-  ForwardSizes<T> sizes{model.hidden, out.input};
-  auto work = [&](int64_t part, GruForwardSpace<T>& space) {
-    GruForwardRun<T>(model, out, batch, weights, input, part, space).run();
+  Weights<S>* all[] = {&weights, &input};
+  ForwardSizes<S> sizes{model.hidden, out.input};
+  auto work = [&](int64_t part, GruForwardSpace<S>& space) {
+    GruForwardRun<S>(model, out, batch, weights, input, part, space).run();
   };
-  return run_parts<T, GruForwardSpace<T>>(batch, team, sizes, all,
+  return run_parts<S, GruForwardSpace<S>>(batch, team, sizes, all,
                                           out.input ? 2 : 1, work);
 }
 
 // The derivative. What W_hn h + b_hn gets is not what gates_x gets for n, but that times r.
 
-template <class T>
+template <class S>
 struct GruBackwardWeights {
-  Weights<T> rz, n;  // d_h(t-1) += d_rz W_rz + d_n_h W_n
+  Weights<S> rz, n;  // d_h(t-1) += d_rz W_rz + d_n_h W_n
 
-  explicit GruBackwardWeights(const Gru<T>& m)
+  explicit GruBackwardWeights(const Gru<S>& m)
       : rz(columns_of(m.weight_hh, m.hidden, 2 * m.hidden)),
         n(columns_of(m.weight_hh + 2 * m.hidden * m.hidden, m.hidden, m.hidden)) {}
 };
 
-template <class T>
-struct GruBackwardSpace : CommonSpace<T> {
+template <class S>
+struct GruBackwardSpace : CommonSpace<S> {
+  using typename CommonSpace<S>::T;
+
   T* d_h;
   RowTotals<T> d_bias;
   RowTotals<T> d_bias_hn;
 
   GruBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count),
+      : CommonSpace<S>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
         d_bias(arena, this->stride, 3),
         d_bias_hn(arena, this->stride, 1) {}
 };
 
-template <class T>
-class GruBackwardRun : PartRun<T> {
+template <class S>
+class GruBackwardRun : PartRun<S> {
  public:
-  GruBackwardRun(const Gru<T>& model, const GruBackward<T>& given, const Batch& batch,
-                 const GruBackwardWeights<T>& weights, int64_t part, GruBackwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  GruBackwardRun(const Gru<S>& model, const GruBackward<S>& given, const Batch& batch,
+                 const GruBackwardWeights<S>& weights, int64_t part, GruBackwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         g_(given),
         w_(weights),
@@ -165,7 +174,7 @@ class GruBackwardRun : PartRun<T> {
         own_.d_bias.end_row();
         own_.d_bias_hn.end_row();
       }
-      const T* mask = m_.recurrent_mask;
+      const S* mask = m_.recurrent_mask;
       this->add_product(w_.rz, g_.d_gates, 3 * H, 0, t, running, own_.d_h, mask);
       this->add_product(w_.n, g_.d_n_h, H, 0, t, running, own_.d_h, mask);
     }
@@ -175,16 +184,17 @@ class GruBackwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void cell(int64_t t, int64_t r, int64_t j) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
     Vec<T> one = broadcast(T(1));
-    const T* gates = g_.gates + row * 3 * H + j;
+    const S* gates = g_.gates + row * 3 * H + j;
     Vec<T> reset = load(gates, count), z = load(gates + H, count), n = load(gates + 2 * H, count);
     Vec<T> n_h = load(g_.n_h + row * H + j, count);
     Vec<T> old_h = this->load_or_zero(this->before(g_.y, m_.h0, r, t), j);
@@ -198,7 +208,7 @@ class GruBackwardRun : PartRun<T> {
     }
     Vec<T> d_z = d_h * (old_h - n), d_n = d_h * (one - z), up_reset{};
     if (g_.upstream_gates) {
-      const T* upstream = g_.upstream_gates + row * 3 * H + j;
+      const S* upstream = g_.upstream_gates + row * 3 * H + j;
       up_reset = load(upstream, count);
       d_z += load(upstream + H, count);
       d_n += load(upstream + 2 * H, count);
@@ -208,7 +218,7 @@ class GruBackwardRun : PartRun<T> {
     Vec<T> d_reset = multiply_add(d_n, n_h, up_reset) * (reset * (one - reset));
     Vec<T> d_n_h = d_n * reset;
     store(d_h_at, multiply_add(d_h, z, d_old_h));  // the gates' part is added later
-    T* d_gates = g_.d_gates + row * 3 * H + j;
+    S* d_gates = g_.d_gates + row * 3 * H + j;
     store(d_gates, d_reset, count);
     store(d_gates + H, d_z, count);
     store(d_gates + 2 * H, d_n, count);
@@ -219,21 +229,21 @@ class GruBackwardRun : PartRun<T> {
     own_.d_bias_hn.add(0, j, d_n_h);
   }
 
-  const Gru<T>& m_;
-  const GruBackward<T>& g_;
-  const GruBackwardWeights<T>& w_;
-  GruBackwardSpace<T>& own_;
+  const Gru<S>& m_;
+  const GruBackward<S>& g_;
+  const GruBackwardWeights<S>& w_;
+  GruBackwardSpace<S>& own_;
 };
 
-template <class T>
-bool gru_backward(const Gru<T>& model, const GruBackward<T>& given, const Batch& batch,
+template <class S>
+bool gru_backward(const Gru<S>& model, const GruBackward<S>& given, const Batch& batch,
                   const Team& team) {
-  GruBackwardWeights<T> weights(model);
-  Weights<T>* all[] = {&weights.rz, &weights.n};
-  auto work = [&](int64_t part, GruBackwardSpace<T>& space) {
-    GruBackwardRun<T>(model, given, batch, weights, part, space).run();
+  GruBackwardWeights<S> weights(model);
+  Weights<S>* all[] = {&weights.rz, &weights.n};
+  auto work = [&](int64_t part, GruBackwardSpace<S>& space) {
+    GruBackwardRun<S>(model, given, batch, weights, part, space).run();
   };
-  return run_parts<T, GruBackwardSpace<T>>(batch, team, model.hidden, all, 2, work);
+  return run_parts<S, GruBackwardSpace<S>>(batch, team, model.hidden, all, 2, work);
 }
 
 }  // namespace

@@ -6,22 +6,22 @@
 namespace {
 
 // What the product of up to `count` rows takes.
-template <class T>
+template <class S>
 struct InputSpace {
-  T* sums;
-  T* scratch;
-  const T** rows;
+  Arithmetic<S>* sums;
+  S* scratch;
+  const S** rows;
 
   InputSpace(Arena& arena, int64_t count)
-      : sums(arena.take<T>(kRowsAtOnce * 4 * kLanes<T>)),
-        scratch(arena.take<T>(kDepth * 4 * kLanes<T>)),
-        rows(arena.take<const T*>(count)) {}
+      : sums(arena.take<Arithmetic<S>>(kRowsAtOnce * 4 * kLanes<S>)),
+        scratch(arena.take<S>(kDepth<S> * 4 * kLanes<S>)),
+        rows(arena.take<const S*>(count)) {}
 };
 
 // The biases of outputs j to j + count.
-template <class T>
-Vec<T> biases(const Input<T>& in, int64_t j, int count) {
-  Vec<T> bias{};
+template <class S>
+Vec<S> biases(const Input<S>& in, int64_t j, int count) {
+  Vec<S> bias{};
   if (in.bias) bias = load(in.bias + j, count);
   if (in.bias_too && j < in.outputs_too)
     bias += load(in.bias_too + j, int(smaller(count, in.outputs_too - j)));
@@ -30,18 +30,18 @@ Vec<T> biases(const Input<T>& in, int64_t j, int count) {
     for (int l = 0; l < count; ++l) {
       int64_t output = j + l;
       if (output < begin || output >= end)
-        bias[l] += in.bias_of_peepholes[output < begin ? output : output - in.hole];
+        bias[l] += load(in.bias_of_peepholes + (output < begin ? output : output - in.hole), 1)[0];
     }
   }
   return bias;
 }
 
 // to [count, outputs] = s.rows [count][inputs] W' + biases.
-template <class T>
-void input_rows(const Input<T>& in, const Weights<T>& weights, int64_t count, T* to,
-                InputSpace<T>& s) {
-  constexpr int L = kLanes<T>;
-  const Matrix<T>& m = weights.matrix;
+template <class S>
+void input_rows(const Input<S>& in, const Weights<S>& weights, int64_t count, S* to,
+                InputSpace<S>& s) {
+  constexpr int L = kLanes<S>;
+  const Matrix<S>& m = weights.matrix;
   for (int64_t panel = 0; panel < m.panels(); ++panel)
     for (int64_t first = 0; first < count; first += kRowsAtOnce) {
       int64_t rows = smaller(kRowsAtOnce, count - first);
@@ -50,7 +50,7 @@ void input_rows(const Input<T>& in, const Weights<T>& weights, int64_t count, T*
         int64_t j = panel * m.panel_step + c * L;
         if (j >= in.outputs) break;
         int width = int(smaller(L, in.outputs - j));
-        Vec<T> bias = biases(in, j, width);
+        Vec<S> bias = biases(in, j, width);
         for (int64_t r = 0; r < rows; ++r)
           store(to + (first + r) * in.outputs + j, load(s.sums + (r * m.columns + c) * L) + bias,
                 width);
@@ -58,47 +58,47 @@ void input_rows(const Input<T>& in, const Weights<T>& weights, int64_t count, T*
     }
 }
 
-template <class T>
-Weights<T> input_weights(const Input<T>& in) {
-  return Weights<T>(rows_of(in.weights, in.outputs, in.inputs));
+template <class S>
+Weights<S> input_weights(const Input<S>& in) {
+  return Weights<S>(rows_of(in.weights, in.outputs, in.inputs));
 }
 
 // How many rows a part computes ahead of its steps, where that is more than a step's: enough to
 // read W_x seldom, and few enough to stay in a cache.
-template <class T>
-int64_t rows_ahead(const Input<T>& in) {
+template <class S>
+int64_t rows_ahead(const Input<S>& in) {
   constexpr int64_t kNumbers = int64_t(1) << 18;
   return smaller(10 * kRowsAtOnce, larger(5 * kRowsAtOnce, kNumbers / larger(1, in.outputs)));
 }
 
 // What a forward pass's memory follows from: hidden units, and what it computes ahead, if anything.
-template <class T>
+template <class S>
 struct ForwardSizes {
   int64_t hidden;
-  const Input<T>* input;
+  const Input<S>* input;
 };
 
-template <class T>
+template <class S>
 struct AheadSpace {
   int64_t most = 0;           // rows
-  T* numbers = nullptr;       // [most][outputs]
+  S* numbers = nullptr;       // [most][outputs]
   int64_t* firsts = nullptr;  // of each step ahead, its first row there
-  InputSpace<T> product;
+  InputSpace<S> product;
 
-  AheadSpace(Arena& arena, const Input<T>* input, int64_t count)
+  AheadSpace(Arena& arena, const Input<S>* input, int64_t count)
       : most(input ? larger(count, rows_ahead(*input)) : 0),
-        numbers(arena.take<T>(input ? most * input->outputs : 0)),
+        numbers(arena.take<S>(input ? most * input->outputs : 0)),
         firsts(arena.take<int64_t>(most)),
         product(arena, most) {}
 };
 
 // The gates' input part of a part's steps: rows of gates_x, or computed a few steps ahead, so that
 // nothing of the size of all steps is written and read again.
-template <class T>
+template <class S>
 class StepsInput {
  public:
-  StepsInput(const T* gates_x, const Input<T>* input, const Weights<T>& weights, int64_t outputs,
-             const Part& part, int64_t stride, AheadSpace<T>& space)
+  StepsInput(const S* gates_x, const Input<S>* input, const Weights<S>& weights, int64_t outputs,
+             const Part& part, int64_t stride, AheadSpace<S>& space)
       : gates_x_(gates_x),
         input_(input),
         weights_(weights),
@@ -122,16 +122,16 @@ class StepsInput {
     input_rows(*input_, weights_, count, s_.numbers, s_.product);
   }
 
-  const T* at(int64_t r, int64_t t) const {
+  const S* at(int64_t r, int64_t t) const {
     if (input_) return s_.numbers + (s_.firsts[t - begin_] + r) * outputs_;
     return gates_x_ + row(r, t) * outputs_;
   }
 
   // Ask for a panel's part of it ahead: no prefetcher follows so many rows.
-  void fetch(const Matrix<T>& m, int64_t panel, int64_t t, int64_t first, int64_t count) const {
+  void fetch(const Matrix<S>& m, int64_t panel, int64_t t, int64_t first, int64_t count) const {
     if (input_) return;
     for (int64_t r = first; r < first + count; ++r) {
-      const T* x = at(r, t) + panel * m.panel_step;
+      const S* x = at(r, t) + panel * m.panel_step;
       for (int c = 0; c < m.columns; ++c) __builtin_prefetch(x + c * m.column_step);
     }
   }
@@ -139,13 +139,13 @@ class StepsInput {
  private:
   int64_t row(int64_t r, int64_t t) const { return part_.sequences[r].first + t * stride_; }
 
-  const T* gates_x_;
-  const Input<T>* input_;
-  const Weights<T>& weights_;
+  const S* gates_x_;
+  const Input<S>* input_;
+  const Weights<S>& weights_;
   const int64_t outputs_;
   const Part& part_;
   const int64_t stride_;
-  AheadSpace<T>& s_;
+  AheadSpace<S>& s_;
   int64_t begin_ = 0, end_ = 0;  // the steps that are there
 };
 

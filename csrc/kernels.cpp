@@ -15,10 +15,16 @@
 
 namespace {
 
-template <class T>
-constexpr KernelsOf<T> kernels_of = {lstm_forward<T>, lstm_backward<T>, gru_forward<T>,
-                                     gru_backward<T>, rnn_forward<T>,   rnn_backward<T>,
-                                     outer<T>,        evaluate<T>};
+template <class S>
+constexpr KernelsOf<S> kernels_of = {lstm_forward<S>, lstm_backward<S>, gru_forward<S>,
+                                     gru_backward<S>, rnn_forward<S>,   rnn_backward<S>,
+                                     outer<S>,        evaluate<S>};
+
+#if defined(__AVX512BF16__)
+constexpr const KernelsOf<BFloat16>* kernels_of_bfloat16 = &kernels_of<BFloat16>;
+#else
+constexpr const KernelsOf<BFloat16>* kernels_of_bfloat16 = nullptr;
+#endif
 
 }  // namespace
 
@@ -26,6 +32,6 @@ namespace peephole {
 
 // The only name that leaves this file.
 extern const Kernels PASTE(kernels_, PEEPHOLE_ISA) = {QUOTE(PEEPHOLE_ISA), kernels_of<float>,
-                                                      kernels_of<double>};
+                                                      kernels_of<double>, kernels_of_bfloat16};
 
 }  // namespace peephole

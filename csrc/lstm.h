@@ -10,48 +10,52 @@
 
 namespace {
 
-template <class T>
+template <class S>
 struct LstmForwardWeights {
-  Weights<T> hidden;       // W_h: all gates of a vector of units a panel
-  Weights<T> looking;      // full peepholes of i and f at c(t-1), likewise
-  Weights<T> looking_out;  // full peephole of o at c(t)
-  Weights<T> input;        // W_x, where its product is made on the way
+  Weights<S> hidden;       // W_h: all gates of a vector of units a panel
+  Weights<S> looking;      // full peepholes of i and f at c(t-1), likewise
+  Weights<S> looking_out;  // full peephole of o at c(t)
+  Weights<S> input;        // W_x, where its product is made on the way
 
-  LstmForwardWeights(const Lstm<T>& m, const Input<T>* in) {
+  LstmForwardWeights(const Lstm<S>& m, const Input<S>* in) {
     int64_t H = m.hidden;
     int gates = m.coupled ? 3 : 4;
-    hidden = Weights<T>(gates_by_unit(m.weight_hh, H, H, gates));
+    hidden = Weights<S>(gates_by_unit(m.weight_hh, H, H, gates));
     if (m.peephole == Peephole::full) {
-      looking = Weights<T>(gates_by_unit(m.weight_ch, H, H, gates - 2));
-      looking_out = Weights<T>(rows_of(m.weight_ch + (gates - 2) * H * H, H, H));
+      looking = Weights<S>(gates_by_unit(m.weight_ch, H, H, gates - 2));
+      looking_out = Weights<S>(rows_of(m.weight_ch + (gates - 2) * H * H, H, H));
     }
     if (in) input = input_weights(*in);
   }
 };
 
-template <class T>
-struct LstmForwardSpace : CommonSpace<T> {
-  T* h[2];   // what W_h multiplies, before and after a step
-  T* c[2];   // cells; without full peepholes only the first is used
-  T* o;      // o's sums, which wait for c(t)
-  T* looks;  // of a panel, the peepholes' part
-  AheadSpace<T> ahead;
+template <class S>
+struct LstmForwardSpace : CommonSpace<S> {
+  using typename CommonSpace<S>::T;
 
-  LstmForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
-      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
-    for (T*& each : h) each = arena.take<T>(count * this->stride);
+  S* h[2];     // what W_h multiplies, before and after a step
+  T* c[2];     // cells; without full peepholes only the first is used
+  S* seen[2];  // what full peepholes multiply: the cells
+  T* o;        // o's sums, which wait for c(t)
+  T* looks;    // of a panel, the peepholes' part
+  AheadSpace<S> ahead;
+
+  LstmForwardSpace(Arena& arena, const ForwardSizes<S>& sizes, int64_t count)
+      : CommonSpace<S>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
+    for (S*& each : h) each = arena.take<S>(count * this->stride);
     for (T*& each : c) each = arena.take<T>(count * this->stride);
+    for (int k = 0; k < 2; ++k) seen[k] = this->as_multiplied(arena, c[k], count);
     o = arena.take<T>(count * this->stride);
-    looks = arena.take<T>(kRowsAtOnce * 2 * kLanes<T>);
+    looks = arena.take<T>(kRowsAtOnce * 2 * kLanes<S>);
   }
 };
 
-template <class T>
-class LstmForwardRun : PartRun<T> {
+template <class S>
+class LstmForwardRun : PartRun<S> {
  public:
-  LstmForwardRun(const Lstm<T>& model, const LstmForward<T>& out, const Batch& batch,
-                 const LstmForwardWeights<T>& weights, int64_t part, LstmForwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  LstmForwardRun(const Lstm<S>& model, const LstmForward<S>& out, const Batch& batch,
+                 const LstmForwardWeights<S>& weights, int64_t part, LstmForwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         out_(out),
         w_(weights),
@@ -64,6 +68,7 @@ class LstmForwardRun : PartRun<T> {
   void run() {
     this->read_masked(m_.h0, m_.recurrent_mask, own_.h[0]);
     this->read_states(m_.c0, own_.c[0]);
+    if (full_ && kNarrow<S>) this->read_states(m_.c0, own_.seen[0]);
     this->end_at(-1, part_.count, [&](int64_t r) {
       copy_or_zero(this->of_sequence(m_.h0, r), out_.h_n + this->index(r) * H, H);
       copy_or_zero(this->of_sequence(m_.c0, r), out_.c_n + this->index(r) * H, H);
@@ -77,23 +82,25 @@ class LstmForwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void step(int64_t t, int64_t running) {
-    const T* h = own_.h[t & 1];
-    T* h_new = own_.h[~t & 1];
+    const S* h = own_.h[t & 1];
+    S* h_new = own_.h[~t & 1];
     const T* c = own_.c[full_ ? t & 1 : 0];
     T* c_new = own_.c[full_ ? ~t & 1 : 0];
-    const Matrix<T>& matrix = w_.hidden.matrix;
+    const Matrix<S>& matrix = w_.hidden.matrix;
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
         x_.fetch(matrix, panel, t, first, count);
         this->multiply_state(w_.hidden, h, panel, first, count, s_.sums);
-        if (full_) this->multiply_state(w_.looking, c, panel, first, count, own_.looks);
+        if (full_)
+          this->multiply_state(w_.looking, own_.seen[t & 1], panel, first, count, own_.looks);
         for (int64_t r = 0; r < count; ++r)
           cell(t, first + r, panel * L, s_.sums + r * gates_ * L,
                own_.looks + r * (gates_ - 2) * L, c, c_new, h_new);
@@ -107,10 +114,10 @@ class LstmForwardRun : PartRun<T> {
 
   // A vector of units: from the gates' sums to the new cell, and unless o must wait, the output.
   void cell(int64_t t, int64_t r, int64_t j, const T* sums, const T* looks, const T* c, T* c_new,
-            T* h_new) {
+            S* h_new) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
-    const T* x = x_.at(r, t) + j;
+    const S* x = x_.at(r, t) + j;
     // Where f is coupled to i, what is read for it is i's, and not used.
     int at_f = m_.coupled ? 0 : 1, at_g = gates_ - 2, at_o = gates_ - 1;
     Vec<T> old_c = load(c + r * s_.stride + j);
@@ -132,7 +139,7 @@ class LstmForwardRun : PartRun<T> {
     Vec<T> fresh = multiply_add(i, g, f * old_c);                       // (9)
     fresh = clamp(fresh, -m_.cell_clip, m_.cell_clip);
     if (out_.gates) {
-      T* gates = out_.gates + row * gates_ * H + j;
+      S* gates = out_.gates + row * gates_ * H + j;
       store(gates, i, count);
       if (!m_.coupled) store(gates + H, f, count);
       store(gates + at_g * H, g, count);
@@ -140,6 +147,7 @@ class LstmForwardRun : PartRun<T> {
     if (full_) {
       store(own_.o + r * s_.stride + j, a_o);
       store(c_new + r * s_.stride + j, fresh);
+      if (kNarrow<S>) store(own_.seen[~t & 1] + r * s_.stride + j, fresh);
       return;
     }
     if (m_.peephole == Peephole::diagonal)
@@ -148,12 +156,12 @@ class LstmForwardRun : PartRun<T> {
   }
 
   // Full peepholes: o looks at all new cells, so it has to wait for them.
-  void look_out(int64_t t, int64_t running, const T* c, T* c_new, T* h_new) {
-    const Matrix<T>& matrix = w_.looking_out.matrix;
+  void look_out(int64_t t, int64_t running, const T* c, T* c_new, S* h_new) {
+    const Matrix<S>& matrix = w_.looking_out.matrix;
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        this->multiply_state(w_.looking_out, c_new, panel, first, count, s_.sums);
+        this->multiply_state(w_.looking_out, own_.seen[~t & 1], panel, first, count, s_.sums);
         for (int64_t r = first; r < first + count; ++r)
           for (int column = 0; column < matrix.columns; ++column) {
             int64_t j = panel * matrix.panel_step + column * L;
@@ -172,7 +180,7 @@ class LstmForwardRun : PartRun<T> {
 
   // Equations 10 and 11, and what is kept.
   void output(int64_t t, int64_t r, int64_t j, Vec<T> a_o, Vec<T> old_c, Vec<T> fresh, T* c_new,
-              T* h_new) {
+              S* h_new) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
     Vec<T> o = vector_sigmoid(a_o);     // (10)
@@ -185,6 +193,7 @@ class LstmForwardRun : PartRun<T> {
     if (any(m_.zoneout_c))
       c = zoned_out(m_.zoneout_c, old_c, c, shares(m_.zoneout_c, row, H, j, count));
     store(c_new + r * s_.stride + j, c);
+    if (full_ && kNarrow<S>) store(own_.seen[~t & 1] + r * s_.stride + j, c);
     store(out_.y + row * H + j, h, count);
     if (out_.gates) store(out_.gates + (row * gates_ + gates_ - 1) * H + j, o, count);
     if (out_.cells) store(out_.cells + row * H + j, c, count);
@@ -192,31 +201,31 @@ class LstmForwardRun : PartRun<T> {
     store(h_new + r * s_.stride + j, h);
   }
 
-  const Lstm<T>& m_;
-  const LstmForward<T>& out_;
-  const LstmForwardWeights<T>& w_;
-  LstmForwardSpace<T>& own_;
+  const Lstm<S>& m_;
+  const LstmForward<S>& out_;
+  const LstmForwardWeights<S>& w_;
+  LstmForwardSpace<S>& own_;
   const int gates_;
-  StepsInput<T> x_;
+  StepsInput<S> x_;
   const bool full_;
 };
 
-template <class T>
-bool lstm_forward(const Lstm<T>& model, const LstmForward<T>& out, const Batch& batch,
+template <class S>
+bool lstm_forward(const Lstm<S>& model, const LstmForward<S>& out, const Batch& batch,
                   const Team& team) {
-  LstmForwardWeights<T> weights(model, out.input);
-  Weights<T>* all[4] = {&weights.hidden};
+  LstmForwardWeights<S> weights(model, out.input);
+  Weights<S>* all[4] = {&weights.hidden};
   int count = 1;
   if (model.peephole == Peephole::full) {
     all[count++] = &weights.looking;
     all[count++] = &weights.looking_out;
   }
   if (out.input) all[count++] = &weights.input;
-  ForwardSizes<T> sizes{model.hidden, out.input};
-  auto work = [&](int64_t part, LstmForwardSpace<T>& space) {
-    LstmForwardRun<T>(model, out, batch, weights, part, space).run();
+  ForwardSizes<S> sizes{model.hidden, out.input};
+  auto work = [&](int64_t part, LstmForwardSpace<S>& space) {
+    LstmForwardRun<S>(model, out, batch, weights, part, space).run();
   };
-  return run_parts<T, LstmForwardSpace<T>>(batch, team, sizes, all, count, work);
+  return run_parts<S, LstmForwardSpace<S>>(batch, team, sizes, all, count, work);
 }
 
 }  // namespace

@@ -9,25 +9,27 @@
 
 namespace {
 
-template <class T>
+template <class S>
 struct LstmBackwardWeights {
-  Weights<T> hidden;       // d_h(t-1) += d_gates W_h
-  Weights<T> looking;      // full peepholes: d_c(t-1) += d_i W_ci + d_f W_cf
-  Weights<T> looking_out;  // d_c(t) += d_o W_co
+  Weights<S> hidden;       // d_h(t-1) += d_gates W_h
+  Weights<S> looking;      // full peepholes: d_c(t-1) += d_i W_ci + d_f W_cf
+  Weights<S> looking_out;  // d_c(t) += d_o W_co
 
-  explicit LstmBackwardWeights(const Lstm<T>& m) {
+  explicit LstmBackwardWeights(const Lstm<S>& m) {
     int64_t H = m.hidden;
     int gates = m.coupled ? 3 : 4;
-    hidden = Weights<T>(columns_of(m.weight_hh, H, gates * H));
+    hidden = Weights<S>(columns_of(m.weight_hh, H, gates * H));
     if (m.peephole == Peephole::full) {
-      looking = Weights<T>(columns_of(m.weight_ch, H, (gates - 2) * H));
-      looking_out = Weights<T>(columns_of(m.weight_ch + (gates - 2) * H * H, H, H));
+      looking = Weights<S>(columns_of(m.weight_ch, H, (gates - 2) * H));
+      looking_out = Weights<S>(columns_of(m.weight_ch + (gates - 2) * H * H, H, H));
     }
   }
 };
 
-template <class T>
-struct LstmBackwardSpace : CommonSpace<T> {
+template <class S>
+struct LstmBackwardSpace : CommonSpace<S> {
+  using typename CommonSpace<S>::T;
+
   T* d_h;
   T* d_c;
   T* held;         // d_c(t-1) through zoneout, while d_c(t) waits for full peepholes
@@ -35,7 +37,7 @@ struct LstmBackwardSpace : CommonSpace<T> {
   RowTotals<T> d_peepholes;
 
   LstmBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count),
+      : CommonSpace<S>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
         d_c(arena.take<T>(count * this->stride)),
         held(arena.take<T>(count * this->stride)),
@@ -43,12 +45,12 @@ struct LstmBackwardSpace : CommonSpace<T> {
         d_peepholes(arena, this->stride, 3) {}
 };
 
-template <class T>
-class LstmBackwardRun : PartRun<T> {
+template <class S>
+class LstmBackwardRun : PartRun<S> {
  public:
-  LstmBackwardRun(const Lstm<T>& model, const LstmBackward<T>& given, const Batch& batch,
-                  const LstmBackwardWeights<T>& weights, int64_t part, LstmBackwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  LstmBackwardRun(const Lstm<S>& model, const LstmBackward<S>& given, const Batch& batch,
+                  const LstmBackwardWeights<S>& weights, int64_t part, LstmBackwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         g_(given),
         w_(weights),
@@ -72,10 +74,11 @@ class LstmBackwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void step(int64_t t, int64_t running) {
     int64_t width = gates_ * H;
@@ -129,7 +132,7 @@ class LstmBackwardRun : PartRun<T> {
     u.r = r;
     u.j = j;
     u.count = this->lanes(j);
-    const T* gates = g_.gates + u.row * gates_ * H + j;
+    const S* gates = g_.gates + u.row * gates_ * H + j;
     u.i = load(gates, u.count);
     u.f = m_.coupled ? broadcast(T(1)) - u.i : load(gates + H, u.count);
     u.g = load(gates + (gates_ - 2) * H, u.count);
@@ -196,12 +199,12 @@ class LstmBackwardRun : PartRun<T> {
     }
     Vec<T> d_g = with_upstream(d_raw * u.i, gates_ - 2, u) * (one - u.g * u.g);
     Vec<T> d_old_c = multiply_add(d_raw, u.f, d_c.held);
-    T* gates = g_.d_gates + u.row * gates_ * H + u.j;
+    S* gates = g_.d_gates + u.row * gates_ * H + u.j;
     put(gates, 0, u, d_i);
     if (!m_.coupled) put(gates, 1, u, d_f);
     put(gates, gates_ - 2, u, d_g);
     if (m_.peephole == Peephole::diagonal) {
-      const T* look = m_.weight_ch + u.j;
+      const S* look = m_.weight_ch + u.j;
       d_old_c = multiply_add(d_i, load(look, u.count), d_old_c);
       own_.d_peepholes.add(0, u.j, d_i * u.old_c);
       if (!m_.coupled) {
@@ -218,28 +221,28 @@ class LstmBackwardRun : PartRun<T> {
     return d_gate + load(g_.upstream_gates + (u.row * gates_ + which) * H + u.j, u.count);
   }
 
-  void put(T* gates, int which, const Units& u, Vec<T> d_gate) {
+  void put(S* gates, int which, const Units& u, Vec<T> d_gate) {
     store(gates + which * H, d_gate, u.count);
     own_.d_bias.add(which, u.j, d_gate);
   }
 
-  const Lstm<T>& m_;
-  const LstmBackward<T>& g_;
-  const LstmBackwardWeights<T>& w_;
-  LstmBackwardSpace<T>& own_;
+  const Lstm<S>& m_;
+  const LstmBackward<S>& g_;
+  const LstmBackwardWeights<S>& w_;
+  LstmBackwardSpace<S>& own_;
   const int gates_;
 };
 
-template <class T>
-bool lstm_backward(const Lstm<T>& model, const LstmBackward<T>& given, const Batch& batch,
+template <class S>
+bool lstm_backward(const Lstm<S>& model, const LstmBackward<S>& given, const Batch& batch,
                    const Team& team) {
-  LstmBackwardWeights<T> weights(model);
-  Weights<T>* all[] = {&weights.hidden, &weights.looking, &weights.looking_out};
-  auto work = [&](int64_t part, LstmBackwardSpace<T>& space) {
-    LstmBackwardRun<T>(model, given, batch, weights, part, space).run();
+  LstmBackwardWeights<S> weights(model);
+  Weights<S>* all[] = {&weights.hidden, &weights.looking, &weights.looking_out};
+  auto work = [&](int64_t part, LstmBackwardSpace<S>& space) {
+    LstmBackwardRun<S>(model, given, batch, weights, part, space).run();
   };
   int count = model.peephole == Peephole::full ? 3 : 1;
-  return run_parts<T, LstmBackwardSpace<T>>(batch, team, model.hidden, all, count, work);
+  return run_parts<S, LstmBackwardSpace<S>>(batch, team, model.hidden, all, count, work);
 }
 
 }  // namespace

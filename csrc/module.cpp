@@ -1,8 +1,9 @@
 // The extension module peephole.ops.cpu._kernels: the kernels' calls from Python.
 //
-// Tensors come as addresses. What they point at was checked by `address`, when
+// Recurrences take addresses. What they point at was checked by `address`, when
 // src/peephole/ops/cpu/kernels.py asked for them, which alone calls these functions; the offsets,
-// whose numbers say what memory is touched, are checked here, on every call.
+// whose numbers say what memory is touched, are checked here, on every call. A cell's `step`, which
+// step.py calls, takes the tensors themselves and checks them.
 #include <nanobind/nanobind.h>
 
 #include "calls.h"
@@ -53,4 +54,5 @@ NB_MODULE(_kernels, module) {
   module.def("address", address_of, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   define<float>(module, "float32");
   define<double>(module, "float64");
+  if (chosen().bfloat16) define<BFloat16>(module, "bfloat16");
 }

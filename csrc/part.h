@@ -56,34 +56,38 @@ int64_t padded(int64_t units) {
   return round_up(units, kLanes<T>) + kLanes<T>;
 }
 
+// Whether numbers are stored narrower than they are computed.
+template <class S>
+constexpr bool kNarrow = sizeof(S) < sizeof(Arithmetic<S>);
+
 // A matrix, and where it lies packed: null where it is packed piece by piece when it is used, or,
 // with `dots` and few rows, not at all.
-template <class T>
+template <class S>
 struct Weights {
-  Matrix<T> matrix;
-  T* packed = nullptr;
+  Matrix<S> matrix;
+  S* packed = nullptr;
   bool dots = false;
 
   Weights() = default;
-  explicit Weights(Matrix<T> m) : matrix(m) {}
+  explicit Weights(Matrix<S> m) : matrix(m) {}
 
   int64_t size() const { return matrix.panels() * matrix.panel_size(); }
 };
 
 // sums [rows][C][lanes], a panel's outputs for a few rows.
-template <class T>
-void multiply(const Weights<T>& w, T* scratch, int64_t panel, const T* const* rows, int64_t count,
-              T* sums) {
+template <class S>
+void multiply(const Weights<S>& w, S* scratch, int64_t panel, const S* const* rows, int64_t count,
+              Arithmetic<S>* sums) {
   if (w.dots && count <= kDotRows) {
     for (int64_t r = 0; r < count; ++r)
-      multiply_by_dots(w.matrix, panel, rows[r], sums + r * w.matrix.columns * kLanes<T>);
+      multiply_by_dots(w.matrix, panel, rows[r], sums + r * w.matrix.columns * kLanes<S>);
     return;
   }
   switch (w.matrix.columns) {
-    case 1: return multiply<T, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums);
-    case 2: return multiply<T, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums);
-    case 3: return multiply<T, 3>(w.matrix, w.packed, scratch, panel, rows, count, sums);
-    default: return multiply<T, 4>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    case 1: return multiply<S, 1>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    case 2: return multiply<S, 2>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    case 3: return multiply<S, 3>(w.matrix, w.packed, scratch, panel, rows, count, sums);
+    default: return multiply<S, 4>(w.matrix, w.packed, scratch, panel, rows, count, sums);
   }
 }
 
@@ -104,10 +108,10 @@ inline int64_t passes(const Batch& batch) {
 constexpr int64_t kPassesUnpacked = 2;
 
 // Pack matrices, all threads together.
-template <class T>
-void pack_all(Weights<T>* const* all, int count, const Team& team) {
+template <class S>
+void pack_all(Weights<S>* const* all, int count, const Team& team) {
   struct Context {
-    Weights<T>* const* all;
+    Weights<S>* const* all;
     int count;
   } context{all, count};
   int64_t panels = 0;
@@ -118,7 +122,7 @@ void pack_all(Weights<T>* const* all, int count, const Team& team) {
         auto& c = *static_cast<Context*>(given);
         int64_t before = 0;
         for (int w = 0; w < c.count; ++w) {
-          const Matrix<T>& m = c.all[w]->matrix;
+          const Matrix<S>& m = c.all[w]->matrix;
           for (int64_t p = larger(0, begin - before); p < m.panels() && before + p < end; ++p)
             pack(m, p, 0, m.depth, c.all[w]->packed + p * m.panel_size());
           before += m.panels();
@@ -136,21 +140,21 @@ void pack_all(Weights<T>* const* all, int count, const Team& team) {
 //   work: called as work(part number, space).
 //
 // Returns false where there is no memory.
-template <class T, class Space, class Sizes, class Work>
+template <class S, class Space, class Sizes, class Work>
 bool run_parts(const Batch& batch, const Team& team, const Sizes& sizes,
-               Weights<T>* const* weights, int count, Work& work) {
+               Weights<S>* const* weights, int count, Work& work) {
   bool pack = passes(batch) > kPassesUnpacked;
   for (int w = 0; w < count; ++w)
     weights[w]->dots = batch.any_order && !pack && weights[w]->matrix.transposed;
   Arena counted(nullptr);
   if (pack)
-    for (int w = 0; w < count; ++w) counted.take<T>(weights[w]->size());
+    for (int w = 0; w < count; ++w) counted.take<S>(weights[w]->size());
   for (int64_t p = 0; p < batch.count; ++p) Space(counted, sizes, batch.parts[p].count);
   Memory memory(counted.used());
   if (!memory.taken()) return false;
   Arena arena(memory.aligned());
   if (pack) {
-    for (int w = 0; w < count; ++w) weights[w]->packed = arena.take<T>(weights[w]->size());
+    for (int w = 0; w < count; ++w) weights[w]->packed = arena.take<S>(weights[w]->size());
     pack_all(weights, count, team);
   }
   struct Context {
@@ -176,8 +180,8 @@ bool run_parts(const Batch& batch, const Team& team, const Sizes& sizes,
 }
 
 // Copy numbers, or set zeros where there is nothing to copy from.
-template <class T>
-inline void copy_or_zero(const T* from, T* to, int64_t count) {
+template <class From, class To>
+inline void copy_or_zero(const From* from, To* to, int64_t count) {
   if (from)
     copy(from, count, to);
   else
@@ -185,18 +189,28 @@ inline void copy_or_zero(const T* from, T* to, int64_t count) {
 }
 
 // What every recurrence needs of a thread's own memory.
-template <class T>
+template <class S>
 struct CommonSpace {
+  using T = Arithmetic<S>;
+
   int64_t stride;  // from one row of a state to the next
   T* sums;         // of a panel
-  T* scratch;      // a block of weights
-  const T** rows;  // what is multiplied
+  S* scratch;      // a block of weights
+  const S** rows;  // what is multiplied
 
   CommonSpace(Arena& arena, int64_t hidden, int64_t count)
-      : stride(padded<T>(hidden)),
-        sums(arena.take<T>(kRowsAtOnce * 4 * kLanes<T>)),
-        scratch(arena.take<T>(kDepth * 4 * kLanes<T>)),
-        rows(arena.take<const T*>(count)) {}
+      : stride(padded<S>(hidden)),
+        sums(arena.take<T>(kRowsAtOnce * 4 * kLanes<S>)),
+        scratch(arena.take<S>(kDepth<S> * 4 * kLanes<S>)),
+        rows(arena.take<const S*>(count)) {}
+
+  // Where the rows of a state lie as products take them: apart, if it is kept in another form.
+  S* as_multiplied(Arena& arena, T* state, int64_t count) const {
+    if constexpr (kNarrow<S>)
+      return arena.take<S>(count * stride);
+    else
+      return state;
+  }
 };
 
 // Sums over the rows of all steps, for `count` kinds of number a unit.
@@ -255,12 +269,15 @@ class RowTotals {
 // A part on its way through its steps: what all recurrences have of it.
 //
 // r is a row of the part, a sequence; t a step; j the first of a vector of units.
-template <class T>
+// Weights, and what comes from outside or goes there, is stored as S; states are kept as they are
+// computed, and as S where a product takes them.
+template <class S>
 class PartRun {
  protected:
-  static constexpr int L = kLanes<T>;
+  using T = Arithmetic<S>;
+  static constexpr int L = kLanes<S>;
 
-  PartRun(int64_t hidden, const Batch& batch, int64_t number, CommonSpace<T>& space)
+  PartRun(int64_t hidden, const Batch& batch, int64_t number, CommonSpace<S>& space)
       : H(hidden), number_(number), part_(batch.parts[number]), stride_(batch.stride), s_(space) {}
 
   int64_t longest() const { return part_.count ? part_.sequences[0].steps : 0; }
@@ -275,30 +292,30 @@ class PartRun {
   }
 
   // A sequence's row of [B, H], or null for zeros.
-  const T* of_sequence(const T* all, int64_t r) const {
+  const S* of_sequence(const S* all, int64_t r) const {
     return all ? all + index(r) * H : nullptr;
   }
 
   // The state before step t, [H]: a row of all steps' states, or the initial one; null for zeros.
-  const T* before(const T* states, const T* initial, int64_t r, int64_t t) const {
+  const S* before(const S* states, const S* initial, int64_t r, int64_t t) const {
     return t ? states + (row(r, t) - stride_) * H : of_sequence(initial, r);
   }
 
-  Vec<T> load_or_zero(const T* from, int64_t j) const {
+  Vec<T> load_or_zero(const S* from, int64_t j) const {
     return from ? load(from + j, lanes(j)) : Vec<T>{};
   }
 
   // sums = a panel's outputs for rows `first` and following of a state.
-  void multiply_state(const Weights<T>& weights, const T* state, int64_t panel, int64_t first,
+  void multiply_state(const Weights<S>& weights, const S* state, int64_t panel, int64_t first,
                       int64_t count, T* sums) const {
     for (int64_t r = 0; r < count; ++r) s_.rows[r] = state + (first + r) * s_.stride;
     multiply(weights, s_.scratch, panel, s_.rows, count, sums);
   }
 
   // state += d_gates * weights for step t, d_gates being the rows of [N, width] from a column on.
-  void add_product(const Weights<T>& weights, const T* d_gates, int64_t width, int64_t column,
-                   int64_t t, int64_t running, T* state, const T* mask = nullptr) const {
-    const Matrix<T>& m = weights.matrix;
+  void add_product(const Weights<S>& weights, const S* d_gates, int64_t width, int64_t column,
+                   int64_t t, int64_t running, T* state, const S* mask = nullptr) const {
+    const Matrix<S>& m = weights.matrix;
     for (int64_t r = 0; r < running; ++r) s_.rows[r] = d_gates + row(r, t) * width + column;
     for (int64_t panel = 0; panel < m.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
@@ -324,27 +341,31 @@ class PartRun {
   }
 
   // A row of [B, H] for each sequence, or zeros; the last vector's rest is zero too.
-  void read_states(const T* from, T* state) const {
+  template <class State>
+  void read_states(const S* from, State* state) const {
     for (int64_t r = 0; r < part_.count; ++r) {
-      T* to = state + r * s_.stride;
+      State* to = state + r * s_.stride;
       copy_or_zero(of_sequence(from, r), to, H);
-      copy_or_zero<T>(nullptr, to + H, s_.stride - H);
+      zero(to + H, s_.stride - H);
     }
   }
 
-  void write_states(const T* state, T* to) const {
+  void write_states(const T* state, S* to) const {
     for (int64_t r = 0; to && r < part_.count; ++r) write_state(state, r, to);
   }
 
-  void write_state(const T* state, int64_t r, T* to) const {
+  void write_state(const T* state, int64_t r, S* to) const {
     copy(state + r * s_.stride, H, to + index(r) * H);
   }
 
   // What the weights multiply first: h0, masked.
-  void read_masked(const T* h0, const T* mask, T* state) const {
+  void read_masked(const S* h0, const S* mask, S* state) const {
     read_states(h0, state);
     for (int64_t r = 0; mask && r < part_.count; ++r)
-      for (int64_t j = 0; j < H; ++j) state[r * s_.stride + j] *= mask[index(r) * H + j];
+      for (int64_t j = 0; j < H; j += L) {
+        S* at = state + r * s_.stride + j;
+        store(at, load(at) * load(mask + index(r) * H + j, lanes(j)));
+      }
   }
 
   // The final h of the sequences that end with step t, or, at -1, are empty.
@@ -357,7 +378,7 @@ class PartRun {
   const int64_t number_;
   const Part& part_;
   const int64_t stride_;
-  CommonSpace<T>& s_;
+  CommonSpace<S>& s_;
 };
 
 }  // namespace

@@ -10,6 +10,9 @@
 //     k = 1  [16 lanes] [16 lanes] [16 lanes] [16 lanes]      memory runs from left to right,
 //     ...                                                     then down, then to the next panel
 //
+// A lane is one number. Of bfloat16 it is a pair, for k and k + 1 (lane.h), and a line of the
+// drawing stands for both; such numbers are added up in float32.
+//
 // A tile of R rows by C columns keeps its sums in registers while it runs down kDepth values of k,
 // starting from zero; the sums of such blocks are then added up. That is faster than one long run,
 // since a block of weights stays in the first-level cache for all rows, and more exact. The order
@@ -17,12 +20,14 @@
 // the batch: results are the same bits in any company.
 #pragma once
 
+#include "lane.h"
 #include "vector.h"
 
 namespace {
 
 // Steps of k that a tile takes at once: 64 x 64 weights of 4 bytes are half of a 32 KiB cache.
-constexpr int kDepth = 64;
+template <class S>
+constexpr int kDepth = 64 * Lane<S>::kPerLane;
 
 // Rows that share the sums' buffer, so that it stays in the first-level cache.
 constexpr int kRowsAtOnce = 48;
@@ -45,9 +50,9 @@ inline int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 // Panel p's column c, lane l is output p * panel_step + c * column_step + l; it exists where
 // p * panel_step + c * lane_step + l is less than `units`, lane_step being 0 where the columns are
 // gates (all have the same units) and the number of lanes where they are more units.
-template <class T>
+template <class S>
 struct Matrix {
-  const T* weights = nullptr;
+  const S* weights = nullptr;
   int64_t row = 0;          // numbers from one row of `weights` to the next
   bool transposed = false;  // whether an output is a row of `weights`, and not a column
   int64_t depth = 0;        // K
@@ -63,21 +68,21 @@ struct Matrix {
   int64_t first(int64_t panel, int c) const { return panel * panel_step + c * column_step; }
   int outputs(int64_t panel, int c) const {
     int64_t left = units - panel * panel_step - c * lane_step;
-    return left > kLanes<T> ? kLanes<T> : left < 0 ? 0 : int(left);
+    return left > kLanes<S> ? kLanes<S> : left < 0 ? 0 : int(left);
   }
-  int64_t panel_size() const { return depth * columns * kLanes<T>; }
+  int64_t panel_size() const { return round_up(depth, Lane<S>::kPerLane) * columns * kLanes<S>; }
 };
 
 // An output is a row of weights [gates * units, K]; a panel holds each gate of a vector of units.
-template <class T>
-Matrix<T> gates_by_unit(const T* weights, int64_t units, int64_t depth, int gates) {
-  return {weights, depth, true, depth, units, gates, kLanes<T>, units, 0};
+template <class S>
+Matrix<S> gates_by_unit(const S* weights, int64_t units, int64_t depth, int gates) {
+  return {weights, depth, true, depth, units, gates, kLanes<S>, units, 0};
 }
 
 // Vectors of units a panel, up to 4: as many as leave the last panel the least room.
-template <class T>
+template <class S>
 int panel_vectors(int64_t units) {
-  int64_t vectors = (units + kLanes<T> - 1) / kLanes<T>;
+  int64_t vectors = (units + kLanes<S> - 1) / kLanes<S>;
   if (vectors <= 4) return int(larger(1, vectors));
   int best = 4;
   for (int c = 3; c > 1; --c)
@@ -86,17 +91,30 @@ int panel_vectors(int64_t units) {
 }
 
 // An output is a row of weights [units, K]; a panel holds vectors of units.
-template <class T>
-Matrix<T> rows_of(const T* weights, int64_t units, int64_t depth) {
-  int c = panel_vectors<T>(units);
-  return {weights, depth, true, depth, units, c, c * kLanes<T>, kLanes<T>, kLanes<T>};
+template <class S>
+Matrix<S> rows_of(const S* weights, int64_t units, int64_t depth) {
+  int c = panel_vectors<S>(units);
+  return {weights, depth, true, depth, units, c, c * kLanes<S>, kLanes<S>, kLanes<S>};
 }
 
 // An output is a column of weights [K, units]; a panel holds vectors of units.
+template <class S>
+Matrix<S> columns_of(const S* weights, int64_t units, int64_t depth) {
+  int c = panel_vectors<S>(units);
+  return {weights, units, false, depth, units, c, c * kLanes<S>, kLanes<S>, kLanes<S>};
+}
+
+// The lanes of a, from 0 on, and then those of b, in the order that `from` tells.
 template <class T>
-Matrix<T> columns_of(const T* weights, int64_t units, int64_t depth) {
-  int c = panel_vectors<T>(units);
-  return {weights, units, false, depth, units, c, c * kLanes<T>, kLanes<T>, kLanes<T>};
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b, IntVec<T> from) {
+#if defined(__clang__)
+  Vec<T> result;
+  for (int l = 0; l < kLanes<T>; ++l)
+    result[l] = from[l] < kLanes<T> ? a[from[l]] : b[from[l] - kLanes<T>];
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
 }
 
 // Swap rows and columns of a square of lanes x lanes numbers: each round exchanges the halves of
@@ -114,98 +132,111 @@ inline void transpose(Vec<T> (&square)[kLanes<T>]) {
     for (int i = 0; i < L; ++i) {
       if (i & half) continue;
       Vec<T> a = square[i], b = square[i + half];
-      square[i] = __builtin_shuffle(a, b, low);
-      square[i + half] = __builtin_shuffle(a, b, high);
+      square[i] = shuffle<T>(a, b, low);
+      square[i + half] = shuffle<T>(a, b, high);
     }
   }
 }
 
-// Lanes x lanes numbers of `from`, rows and columns swapped; what lies outside is zero.
-template <class T>
-inline void pack_square(const T* from, int64_t row, int64_t outputs, int64_t depth, T* to,
-                        int64_t step) {
-  constexpr int L = kLanes<T>;
-  Vec<T> square[L];
-  if (outputs >= L && depth >= L) {
+// A square of lanes, rows and columns swapped: the first `columns` of `rows` rows, which `row(l)`
+// gives. What lies outside is zero.
+template <class S, class Row>
+inline void pack_square(const Row& row, int64_t rows, int64_t columns, S* to, int64_t step) {
+  constexpr int L = kLanes<S>;
+  Vec<S> square[L];
+  if (rows >= L) {
 #pragma GCC unroll 16
-    for (int l = 0; l < L; ++l) square[l] = load(from + l * row);
+    for (int l = 0; l < L; ++l) square[l] = row(l);
   } else {
-    for (int l = 0; l < L; ++l)
-      square[l] = l < outputs ? load(from + l * row, int(smaller(depth, L))) : Vec<T>{};
+    for (int l = 0; l < L; ++l) square[l] = l < rows ? row(l) : Vec<S>{};
   }
-  transpose<T>(square);
-  if (depth >= L) {
+  transpose<Arithmetic<S>>(square);
+  if (columns >= L) {
 #pragma GCC unroll 16
-    for (int k = 0; k < L; ++k) store(to + k * step, square[k]);
+    for (int k = 0; k < L; ++k) Lane<S>::store(to + k * step, square[k]);
   } else {
-    for (int k = 0; k < depth; ++k) store(to + k * step, square[k]);
+    for (int k = 0; k < columns; ++k) Lane<S>::store(to + k * step, square[k]);
   }
 }
 
+// How many lanes hold so many numbers.
+template <class S>
+inline int64_t lanes_of(int64_t numbers) {
+  return (numbers + Lane<S>::kPerLane - 1) / Lane<S>::kPerLane;
+}
+
 // Pack `depth` steps from k on of one panel, to [depth][C][lanes].
-template <class T>
-void pack(const Matrix<T>& m, int64_t panel, int64_t k, int64_t depth, T* to) {
-  constexpr int L = kLanes<T>;
+template <class S>
+void pack(const Matrix<S>& m, int64_t panel, int64_t k, int64_t depth, S* to) {
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
+  const int64_t step = m.columns * L;
   for (int c = 0; c < m.columns; ++c) {
     int outputs = m.outputs(panel, c);
     int64_t first = m.first(panel, c);
-    T* column = to + c * L;
-    int64_t step = m.columns * L;
+    S* column = to + c * L * D;
     if (!outputs) {
-      for (int64_t i = 0; i < depth; ++i) store(column + i * step, Vec<T>{});
+      for (int64_t i = 0; i < depth; i += D) Lane<S>::store(column + i * step, Vec<S>{});
     } else if (m.transposed) {
-      for (int64_t i = 0; i < depth; i += L)
-        pack_square(m.weights + first * m.row + k + i, m.row, outputs, depth - i,
-                    column + i * step, step);
+      for (int64_t i = 0; i < depth; i += L * D) {
+        const S* from = m.weights + first * m.row + k + i;
+        auto row = [&](int l) { return Lane<S>::along(from + l * m.row, depth - i); };
+        pack_square(row, outputs, lanes_of<S>(depth - i), column + i * step, step * D);
+      }
     } else {
-      const T* from = m.weights + k * m.row + first;
-      for (int64_t i = 0; i < depth; ++i)
-        store(column + i * step, load(from + i * m.row, outputs));
+      const S* from = m.weights + k * m.row + first;
+      for (int64_t i = 0; i < depth; i += D)
+        Lane<S>::store(column + i * step,
+                       Lane<S>::across(from + i * m.row, m.row, depth - i, outputs));
     }
   }
 }
 
 // sums[r][c] = rows[r][k to k + depth] * block, or that added to sums, whose rows are `step` apart.
-template <class T, int R, int C>
-inline void tile(const T* const* rows, int64_t k, int64_t depth, const T* block, T* sums,
-                 int64_t step, bool first) {
-  constexpr int L = kLanes<T>;
-  Vec<T> sum[R][C];
-  const T* row[R];
+template <class S, int R, int C>
+inline void tile(const S* const* rows, int64_t k, int64_t depth, const S* block,
+                 Arithmetic<S>* sums, int64_t step, bool first) {
+  constexpr int L = kLanes<S>, D = Lane<S>::kPerLane;
+  Vec<S> sum[R][C];
+  const S* row[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
     row[r] = rows[r] + k;
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) sum[r][c] = Vec<T>{};
+    for (int c = 0; c < C; ++c) sum[r][c] = Vec<S>{};
   }
-  for (int64_t i = 0; i < depth; ++i) {
-    Vec<T> weight[C];
+  auto add = [&](int64_t i, auto broadcast) __attribute__((always_inline)) {
+    Vec<S> weight[C];
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) weight[c] = load(block + c * L);
-    block += C * L;
+    for (int c = 0; c < C; ++c) weight[c] = Lane<S>::load(block + c * L * D);
+    block += C * L * D;
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      Vec<T> value = broadcast(row[r][i]);
+      Vec<S> value = broadcast(row[r] + i);
 #pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) sum[r][c] = multiply_add(value, weight[c], sum[r][c]);
+      for (int c = 0; c < C; ++c)
+        sum[r][c] = Lane<S>::multiply_add(value, weight[c], sum[r][c]);
     }
-  }
+  };
+  int64_t i = 0;
+  for (; i + D <= depth; i += D) add(i, [](const S* at) { return Lane<S>::broadcast(at); });
+  if constexpr (D > 1)
+    if (i < depth) add(i, [](const S* at) { return Lane<S>::broadcast_one(at); });
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      T* to = sums + r * step + c * L;
-      store(to, first ? sum[r][c] : load<T>(to) + sum[r][c]);
+      Arithmetic<S>* to = sums + r * step + c * L;
+      store(to, first ? sum[r][c] : load(to) + sum[r][c]);
     }
   }
 }
 
-template <class T, int R, int C>
-inline void last_tile(int64_t count, const T* const* rows, int64_t k, int64_t depth,
-                      const T* block, T* sums, int64_t step, bool first) {
+template <class S, int R, int C>
+inline void last_tile(int64_t count, const S* const* rows, int64_t k, int64_t depth,
+                      const S* block, Arithmetic<S>* sums, int64_t step, bool first) {
   if constexpr (R > 0) {
-    if (count == R) return tile<T, R, C>(rows, k, depth, block, sums, step, first);
-    last_tile<T, R - 1, C>(count, rows, k, depth, block, sums, step, first);
+    if (count == R) return tile<S, R, C>(rows, k, depth, block, sums, step, first);
+    last_tile<S, R - 1, C>(count, rows, k, depth, block, sums, step, first);
   }
 }
 
@@ -213,15 +244,15 @@ inline void last_tile(int64_t count, const T* const* rows, int64_t k, int64_t de
 //
 // `packed` is the whole matrix, or null where it is not worth it, as for a single step: then each
 // block is packed into `scratch` (kDepth * C * lanes numbers) and used at once.
-template <class T, int C>
-void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
-              const T* const* rows, int64_t count, T* sums) {
+template <class S, int C>
+void multiply(const Matrix<S>& m, const S* packed, S* scratch, int64_t panel,
+              const S* const* rows, int64_t count, Arithmetic<S>* sums) {
   constexpr int R = kTileRows<C>;
-  constexpr int L = kLanes<T>;
+  constexpr int L = kLanes<S>;
   if (!m.depth) zero(sums, count * C * L);
-  for (int64_t k = 0; k < m.depth; k += kDepth) {
-    int64_t depth = smaller(kDepth, m.depth - k);
-    const T* block = scratch;
+  for (int64_t k = 0; k < m.depth; k += kDepth<S>) {
+    int64_t depth = smaller(kDepth<S>, m.depth - k);
+    const S* block = scratch;
     if (packed)
       block = packed + panel * m.panel_size() + k * C * L;
     else
@@ -229,8 +260,8 @@ void multiply(const Matrix<T>& m, const T* packed, T* scratch, int64_t panel,
     bool first = k == 0;
     int64_t r = 0;
     for (; r + R <= count; r += R)
-      tile<T, R, C>(rows + r, k, depth, block, sums + r * C * L, C * L, first);
-    last_tile<T, R - 1, C>(count - r, rows + r, k, depth, block, sums + r * C * L, C * L, first);
+      tile<S, R, C>(rows + r, k, depth, block, sums + r * C * L, C * L, first);
+    last_tile<S, R - 1, C>(count - r, rows + r, k, depth, block, sums + r * C * L, C * L, first);
   }
 }
 
@@ -240,29 +271,31 @@ constexpr int64_t kDotRows = 4;
 
 // sums [C][lanes] = row [K] * one panel whose outputs are rows of weights: a dot product for each,
 // whose order is not that of tiles.
-template <class T>
-void multiply_by_dots(const Matrix<T>& m, int64_t panel, const T* row, T* sums) {
-  constexpr int L = kLanes<T>;
+template <class S>
+void multiply_by_dots(const Matrix<S>& m, int64_t panel, const S* row, Arithmetic<S>* sums) {
+  constexpr int L = kLanes<S>, step = L * Lane<S>::kPerLane;
   for (int c = 0; c < m.columns; ++c) {
     int outputs = m.outputs(panel, c);
-    const T* from = m.weights + m.first(panel, c) * m.row;
-    Vec<T> square[L] = {};
+    const S* from = m.weights + m.first(panel, c) * m.row;
+    Vec<S> square[L] = {};
     int64_t k = 0;
     if (outputs == L)
-      for (; k + L <= m.depth; k += L) {
-        Vec<T> values = load(row + k);
+      for (; k + step <= m.depth; k += step) {
+        Vec<S> values = Lane<S>::load(row + k);
 #pragma GCC unroll 16
         for (int l = 0; l < L; ++l)
-          square[l] = multiply_add(load(from + l * m.row + k), values, square[l]);
+          square[l] =
+              Lane<S>::multiply_add(Lane<S>::load(from + l * m.row + k), values, square[l]);
       }
-    for (; k < m.depth; k += L) {
-      int count = int(smaller(L, m.depth - k));
-      Vec<T> values = load(row + k, count);
+    for (; k < m.depth; k += step) {
+      int64_t left = m.depth - k;
+      Vec<S> values = Lane<S>::along(row + k, left);
       for (int l = 0; l < outputs; ++l)
-        square[l] = multiply_add(load(from + l * m.row + k, count), values, square[l]);
+        square[l] = Lane<S>::multiply_add(Lane<S>::along(from + l * m.row + k, left), values,
+                                          square[l]);
     }
-    transpose<T>(square);
-    Vec<T> sum = square[0];
+    transpose<Arithmetic<S>>(square);
+    Vec<S> sum = square[0];
 #pragma GCC unroll 16
     for (int l = 1; l < L; ++l) sum += square[l];
     store(sums + c * L, sum);

@@ -10,24 +10,24 @@
 
 namespace {
 
-template <class T>
-struct RnnForwardSpace : CommonSpace<T> {
-  T* h[2];  // what W_h multiplies, before and after a step
-  AheadSpace<T> ahead;
+template <class S>
+struct RnnForwardSpace : CommonSpace<S> {
+  S* h[2];  // what W_h multiplies, before and after a step
+  AheadSpace<S> ahead;
 
-  RnnForwardSpace(Arena& arena, const ForwardSizes<T>& sizes, int64_t count)
-      : CommonSpace<T>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
-    for (T*& each : h) each = arena.take<T>(count * this->stride);
+  RnnForwardSpace(Arena& arena, const ForwardSizes<S>& sizes, int64_t count)
+      : CommonSpace<S>(arena, sizes.hidden, count), ahead(arena, sizes.input, count) {
+    for (S*& each : h) each = arena.take<S>(count * this->stride);
   }
 };
 
-template <class T>
-class RnnForwardRun : PartRun<T> {
+template <class S>
+class RnnForwardRun : PartRun<S> {
  public:
-  RnnForwardRun(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
-                const Weights<T>& weights, const Weights<T>& input_weights, int64_t part,
-                RnnForwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  RnnForwardRun(const Rnn<S>& model, const RnnForward<S>& out, const Batch& batch,
+                const Weights<S>& weights, const Weights<S>& input_weights, int64_t part,
+                RnnForwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         out_(out),
         w_(weights),
@@ -48,13 +48,14 @@ class RnnForwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void step(int64_t t, int64_t running) {
-    const Matrix<T>& matrix = w_.matrix;
+    const Matrix<S>& matrix = w_.matrix;
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
@@ -88,45 +89,47 @@ class RnnForwardRun : PartRun<T> {
     store(own_.h[~t & 1] + r * s_.stride + j, h);
   }
 
-  const Rnn<T>& m_;
-  const RnnForward<T>& out_;
-  const Weights<T>& w_;
-  RnnForwardSpace<T>& own_;
-  StepsInput<T> x_;
+  const Rnn<S>& m_;
+  const RnnForward<S>& out_;
+  const Weights<S>& w_;
+  RnnForwardSpace<S>& own_;
+  StepsInput<S> x_;
 };
 
-template <class T>
-bool rnn_forward(const Rnn<T>& model, const RnnForward<T>& out, const Batch& batch,
+template <class S>
+bool rnn_forward(const Rnn<S>& model, const RnnForward<S>& out, const Batch& batch,
                  const Team& team) {
-  Weights<T> weights(rows_of(model.weight_hh, model.hidden, model.hidden));
-  Weights<T> input;
+  Weights<S> weights(rows_of(model.weight_hh, model.hidden, model.hidden));
+  Weights<S> input;
   if (out.input) input = input_weights(*out.input);
-  Weights<T>* all[] = {&weights, &input};
-  ForwardSizes<T> sizes{model.hidden, out.input};
-  auto work = [&](int64_t part, RnnForwardSpace<T>& space) {
-    RnnForwardRun<T>(model, out, batch, weights, input, part, space).run();
+  Weights<S>* all[] = {&weights, &input};
+  ForwardSizes<S> sizes{model.hidden, out.input};
+  auto work = [&](int64_t part, RnnForwardSpace<S>& space) {
+    RnnForwardRun<S>(model, out, batch, weights, input, part, space).run();
   };
-  return run_parts<T, RnnForwardSpace<T>>(batch, team, sizes, all,
+  return run_parts<S, RnnForwardSpace<S>>(batch, team, sizes, all,
                                           out.input ? 2 : 1, work);
 }
 
-template <class T>
-struct RnnBackwardSpace : CommonSpace<T> {
+template <class S>
+struct RnnBackwardSpace : CommonSpace<S> {
+  using typename CommonSpace<S>::T;
+
   T* d_h;
   RowTotals<T> d_bias;
 
   RnnBackwardSpace(Arena& arena, int64_t hidden, int64_t count)
-      : CommonSpace<T>(arena, hidden, count),
+      : CommonSpace<S>(arena, hidden, count),
         d_h(arena.take<T>(count * this->stride)),
         d_bias(arena, this->stride, 1) {}
 };
 
-template <class T>
-class RnnBackwardRun : PartRun<T> {
+template <class S>
+class RnnBackwardRun : PartRun<S> {
  public:
-  RnnBackwardRun(const Rnn<T>& model, const RnnBackward<T>& given, const Batch& batch,
-                 const Weights<T>& weights, int64_t part, RnnBackwardSpace<T>& space)
-      : PartRun<T>(model.hidden, batch, part, space),
+  RnnBackwardRun(const Rnn<S>& model, const RnnBackward<S>& given, const Batch& batch,
+                 const Weights<S>& weights, int64_t part, RnnBackwardSpace<S>& space)
+      : PartRun<S>(model.hidden, batch, part, space),
         m_(model),
         g_(given),
         w_(weights),
@@ -149,10 +152,11 @@ class RnnBackwardRun : PartRun<T> {
   }
 
  private:
-  using PartRun<T>::H;
-  using PartRun<T>::L;
-  using PartRun<T>::part_;
-  using PartRun<T>::s_;
+  using typename PartRun<S>::T;
+  using PartRun<S>::H;
+  using PartRun<S>::L;
+  using PartRun<S>::part_;
+  using PartRun<S>::s_;
 
   void cell(int64_t t, int64_t r, int64_t j) {
     int count = this->lanes(j);
@@ -173,21 +177,21 @@ class RnnBackwardRun : PartRun<T> {
     own_.d_bias.add(0, j, d);
   }
 
-  const Rnn<T>& m_;
-  const RnnBackward<T>& g_;
-  const Weights<T>& w_;
-  RnnBackwardSpace<T>& own_;
+  const Rnn<S>& m_;
+  const RnnBackward<S>& g_;
+  const Weights<S>& w_;
+  RnnBackwardSpace<S>& own_;
 };
 
-template <class T>
-bool rnn_backward(const Rnn<T>& model, const RnnBackward<T>& given, const Batch& batch,
+template <class S>
+bool rnn_backward(const Rnn<S>& model, const RnnBackward<S>& given, const Batch& batch,
                   const Team& team) {
-  Weights<T> weights(columns_of(model.weight_hh, model.hidden, model.hidden));
-  Weights<T>* all[] = {&weights};
-  auto work = [&](int64_t part, RnnBackwardSpace<T>& space) {
-    RnnBackwardRun<T>(model, given, batch, weights, part, space).run();
+  Weights<S> weights(columns_of(model.weight_hh, model.hidden, model.hidden));
+  Weights<S>* all[] = {&weights};
+  auto work = [&](int64_t part, RnnBackwardSpace<S>& space) {
+    RnnBackwardRun<S>(model, given, batch, weights, part, space).run();
   };
-  return run_parts<T, RnnBackwardSpace<T>>(batch, team, model.hidden, all, 1, work);
+  return run_parts<S, RnnBackwardSpace<S>>(batch, team, model.hidden, all, 1, work);
 }
 
 }  // namespace

@@ -20,12 +20,13 @@ enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
 //
 // Biases may be None, and so are c and new_c of other cells than the LSTM. Gives false, and has
 // computed nothing, where there is a tensor whose numbers do not lie as they must.
-template <class T>
+template <class S>
 bool step(int cell, nanobind::handle dtype, nanobind::handle x, nanobind::handle weight_ih,
           nanobind::handle weight_hh, nanobind::handle bias_ih, nanobind::handle bias_hh,
           nanobind::handle h, nanobind::handle c, nanobind::handle new_h, nanobind::handle new_c) {
   auto [B, I] = rows_and_columns(x);
-  auto [same_B, H] = rows_and_columns(h);
+  // That h has as many rows as x is found out with the others.
+  const int64_t H = rows_and_columns(h).second;
   if (B < 0 || H < 0) return false;
   const int gates = Cell(cell) == Cell::lstm ? 4 : Cell(cell) == Cell::gru ? 3 : 1;
   const nanobind::tuple states = nanobind::make_tuple(B, H);
@@ -41,23 +42,23 @@ bool step(int cell, nanobind::handle dtype, nanobind::handle x, nanobind::handle
 
   std::vector<int64_t> offsets(B + 1);
   std::iota(offsets.begin(), offsets.end(), 0);
-  std::unique_ptr<T[]> outputs(new T[B * H]);
+  std::unique_ptr<S[]> outputs(new S[B * H]);
   const Address first = Address(offsets.data()), y = Address(outputs.get());
   switch (Cell(cell)) {
     case Cell::lstm:
-      LstmCalls<T>::forward(B, B, first, false, H, false, int(Peephole::none),
+      LstmCalls<S>::forward(B, B, first, false, H, false, int(Peephole::none),
                             std::numeric_limits<double>::infinity(), *at_hh, 0, *at_h, *at_c, 0, 0,
                             0, 0.0, 0, 0, 0.0, 0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, y,
                             *to_h, *to_c, 0, 0);
       break;
     case Cell::gru: {
-      const Address bias_hn = *b_hh ? *b_hh + 2 * H * sizeof(T) : 0;
-      GruCalls<T>::forward(B, B, first, false, H, *at_hh, bias_hn, *at_h, 0, 0, 0, 0.0, *at_x, I,
+      const Address bias_hn = *b_hh ? *b_hh + 2 * H * sizeof(S) : 0;
+      GruCalls<S>::forward(B, B, first, false, H, *at_hh, bias_hn, *at_h, 0, 0, 0, 0.0, *at_x, I,
                            *at_ih, *b_ih, *b_hh, 0, y, *to_h, 0, 0);
       break;
     }
     default:
-      RnnCalls<T>::forward(B, B, first, false, H, Cell(cell) == Cell::rnn_relu, *at_hh, *at_h, 0,
+      RnnCalls<S>::forward(B, B, first, false, H, Cell(cell) == Cell::rnn_relu, *at_hh, *at_h, 0,
                            0, 0, 0.0, *at_x, I, *at_ih, *b_ih, *b_hh, 0, y, *to_h, 0);
   }
   return true;

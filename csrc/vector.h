@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -15,6 +17,9 @@
 #endif
 
 namespace {
+
+using peephole::Arithmetic;
+using peephole::BFloat16;
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -39,6 +44,10 @@ struct VectorOf<double> {
   typedef int64_t integers __attribute__((vector_size(kVectorBytes)));
 };
 
+// Widened when they are loaded, and rounded when they are stored.
+template <>
+struct VectorOf<BFloat16> : VectorOf<float> {};
+
 template <class T>
 using Vec = typename VectorOf<T>::type;
 
@@ -47,7 +56,7 @@ template <class T>
 using IntVec = typename VectorOf<T>::integers;
 
 template <class T>
-constexpr int kLanes = kVectorBytes / int(sizeof(T));
+constexpr int kLanes = kVectorBytes / int(sizeof(Arithmetic<T>));
 
 template <class T>
 inline Vec<T> broadcast(T value) {
@@ -66,17 +75,6 @@ inline void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-// memcpy and memset of numbers, whose pointers may be null where there are none.
-template <class T>
-inline void copy(const T* from, int64_t count, T* to) {
-  if (count) std::memcpy(to, from, count * sizeof(T));
-}
-
-template <class T>
-inline void zero(T* to, int64_t count) {
-  if (count) std::memset(to, 0, count * sizeof(T));
-}
-
 // The first `count` lanes; the others are zero. Memory past them is not touched.
 template <class T>
 inline Vec<T> load(const T* from, int count) {
@@ -90,6 +88,54 @@ template <class T>
 inline void store(T* to, Vec<T> v, int count) {
   if (count >= kLanes<T>) return store(to, v);
   for (int i = 0; i < count; ++i) to[i] = v[i];
+}
+
+#if defined(__AVX512BF16__)
+// Sixteen numbers of 16 bits, each as the lower half of a lane.
+inline IntVec<float> lower_halves(__m256i numbers) {
+  return (IntVec<float>)_mm512_maskz_cvtepu16_epi32(0xFFFF, numbers);
+}
+
+inline Vec<float> load(const BFloat16* from) {
+  return (Vec<float>)(lower_halves(_mm256_loadu_si256((const __m256i*)from)) << 16);
+}
+
+// A subnormal number is stored as zero, and a NaN as a NaN.
+inline void store(BFloat16* to, Vec<float> v) {
+  _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+
+inline Vec<float> load(const BFloat16* from, int count) {
+  if (count >= 16) return load(from);
+  __m256i numbers = _mm256_maskz_loadu_epi16((1 << count) - 1, from);
+  return (Vec<float>)(lower_halves(numbers) << 16);
+}
+
+// Masked only where it must be: some processors take far longer then.
+inline void store(BFloat16* to, Vec<float> v, int count) {
+  if (count >= 16) return store(to, v);
+  _mm256_mask_storeu_epi16(to, (1 << count) - 1, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+#endif
+
+// Copy numbers, whose pointers may be null where there are none.
+template <class T>
+inline void copy(const T* from, int64_t count, T* to) {
+  if (count) std::memcpy(to, from, count * sizeof(T));
+}
+
+// The same from or to a narrower form.
+template <class From, class To>
+inline void copy(const From* from, int64_t count, To* to) {
+  for (int64_t i = 0; i < count; i += kLanes<To>) {
+    int left = count - i < kLanes<To> ? int(count - i) : kLanes<To>;
+    store(to + i, load(from + i, left), left);
+  }
+}
+
+template <class T>
+inline void zero(T* to, int64_t count) {
+  if (count) std::memset(to, 0, count * sizeof(T));
 }
 
 // a * b + c, rounded once where the instruction set can.

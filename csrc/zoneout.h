@@ -8,45 +8,45 @@ namespace {
 
 using peephole::Zoneout;
 
-template <class T>
-inline bool any(const Zoneout<T>& z) {
+template <class S>
+inline bool any(const Zoneout<S>& z) {
   return z.mask || z.shares || z.share != 0;
 }
 
 // The shares of units j to j + count of a row.
-template <class T>
-inline Vec<T> shares(const Zoneout<T>& z, int64_t row, int64_t hidden, int64_t j, int count) {
+template <class S>
+inline Vec<S> shares(const Zoneout<S>& z, int64_t row, int64_t hidden, int64_t j, int count) {
   if (z.shares) return load(z.shares + row * hidden + j, count);
   if (!z.mask) return broadcast(z.share);
-  Vec<T> v{};
+  Vec<S> v{};
   const uint8_t* from = z.mask + row * hidden + j;
-  for (int l = 0; l < count && l < kLanes<T>; ++l) v[l] = T(from[l] != 0);
+  for (int l = 0; l < count && l < kLanes<S>; ++l) v[l] = Arithmetic<S>(from[l] != 0);
   return v;
 }
 
 // The old state and the new, mixed by the old one's share; a mask chooses, whatever the other is.
-template <class T>
-inline Vec<T> zoned_out(const Zoneout<T>& z, Vec<T> old, Vec<T> fresh, Vec<T> share) {
-  Vec<T> half = broadcast(T(0.5)), one = broadcast(T(1));
+template <class S>
+inline Vec<S> zoned_out(const Zoneout<S>& z, Vec<S> old, Vec<S> fresh, Vec<S> share) {
+  Vec<S> half = broadcast(Arithmetic<S>(0.5)), one = broadcast(Arithmetic<S>(1));
   if (z.mask) return share > half ? old : fresh;
   // As torch.lerp, which is exact at both ends.
-  Vec<T> near_fresh = multiply_add(share, old - fresh, fresh);
-  Vec<T> near_old = old - (old - fresh) * (one - share);
+  Vec<S> near_fresh = multiply_add(share, old - fresh, fresh);
+  Vec<S> near_old = old - (old - fresh) * (one - share);
   return share < half ? near_fresh : near_old;
 }
 
 // The derivative of what is mixed, taken apart: the old state's part.
-template <class T>
-inline Vec<T> held_derivative(const Zoneout<T>& z, Vec<T> share, Vec<T> d) {
-  if (z.mask) return share > broadcast(T(0.5)) ? d : Vec<T>{};
+template <class S>
+inline Vec<S> held_derivative(const Zoneout<S>& z, Vec<S> share, Vec<S> d) {
+  if (z.mask) return share > broadcast(Arithmetic<S>(0.5)) ? d : Vec<S>{};
   return d * share;
 }
 
 // The new state's part.
-template <class T>
-inline Vec<T> fresh_derivative(const Zoneout<T>& z, Vec<T> share, Vec<T> d) {
-  if (z.mask) return share > broadcast(T(0.5)) ? Vec<T>{} : d;
-  return d * (broadcast(T(1)) - share);
+template <class S>
+inline Vec<S> fresh_derivative(const Zoneout<S>& z, Vec<S> share, Vec<S> d) {
+  if (z.mask) return share > broadcast(Arithmetic<S>(0.5)) ? Vec<S>{} : d;
+  return d * (broadcast(Arithmetic<S>(1)) - share);
 }
 
 }  // namespace

@@ -91,6 +91,9 @@ class TestIndexing:
         assert given.lengths.tolist() == [LENGTHS[b] for b in wanted]
         whole = torch.cat([torch.zeros(0, 2, dtype=torch.float64), *(apart[b] for b in wanted)])
         assert_equal(given.values, whole)
+        rows = batch_of(LENGTHS).rows(index)
+        assert_equal(batch_of(LENGTHS).values[rows.values], whole)
+        assert rows.lengths.tolist() == given.lengths.tolist()
 
     @pytest.mark.parametrize("index", [[0, 6], torch.tensor([-7]), torch.ones(5).bool()])
     def test_by_several_out_of_range(self, index: list[int] | Tensor) -> None:

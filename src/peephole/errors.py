@@ -29,7 +29,7 @@ class Interrupted(Exception):
     """
 
     def __init__(self, number: int, run: Path | None = None) -> None:
-        kept = "" if run is None else f"; go on with --resume {run}"
+        kept = "" if run is None else f"; {run} can be resumed"
         super().__init__(f"stopped by {signal.Signals(number).name}{kept}")
         self.signal = number
         self.run = run

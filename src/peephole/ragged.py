@@ -261,17 +261,25 @@ class Ragged:
             offsets = self.offsets[start : max(start, stop) + 1]
             begin, end = offsets[[0, -1]].tolist()
             return self._trusted(self.values[begin:end], offsets - begin)
-        which = torch.arange(len(self), device=self.device)
-        which = which[index if isinstance(index, slice | Tensor) else list(index)]
-        if which.dim() != 1:
+        rows = self.rows(index)
+        return self._on(self.values.index_select(0, rows.values), rows.layout)
+
+    def rows(self, index: slice | Sequence[int] | Tensor) -> "Ragged":
+        """Where the steps of some sequences stand in ``values``, chosen as with brackets.
+
+        To take them out of several tensors at a time: of each, ``tensor[rows.values]``.
+        """
+        if not isinstance(index, slice | Tensor):
+            index = list(index)
+        starts, ends = self.offsets[:-1][index], self.offsets[1:][index]
+        if starts.dim() != 1:
             raise IndexError(
                 "sequences are chosen by a number, a slice, or a list, tensor or mask in one "
                 f"dimension, not by {index!r}"
             )
-        lengths = self.lengths[which]
+        lengths = ends - starts
         offsets = offsets_from_lengths(lengths)
-        rows = rows_of(self.offsets[which], lengths, offsets)
-        return self._trusted(self.values.index_select(0, rows), offsets)
+        return Ragged._trusted(rows_of(starts, lengths, offsets), offsets)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.to_list())

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.goals import GOALS, KEPT, ROWS, Found, Goal, newest
+from benchmarks.goals import GOALS, KEPT, ROWS
 from benchmarks.sizes import SIZES, Size
+from benchmarks.verdict import Found, Goal, newest
 
 BY_NAME = {goal.what: goal for goal in (*GOALS, *KEPT)}
 
@@ -55,6 +56,25 @@ def sampler(share: float, kind: str = "batch_size 16", **changes: Any) -> dict[s
         "of_training": {"median": share},
         **changes,
     }
+
+
+def engine(kind: str, **changes: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "toy": {
+            "ratios": {
+                "fit / optimizer": {"low": 0.8, "median": 0.9, "high": 1.0},
+                "fit / by hand": {"low": 1.0, "median": 1.125, "high": 1.25},
+            },
+            "fastest": "by hand",
+            "steps": {"exist": 6300, "ratio": 1.0},
+        },
+        "vowels": {
+            "rounds": 5,
+            "waiting": {"median": 0.012},
+            "steps": {"exist": 3900, "ratio": 1.25},
+        },
+    }[kind]
+    return {"benchmark": "engine", "kind": kind, "size": {"B": 16}, **own, **changes}
 
 
 class TestFound:
@@ -131,6 +151,8 @@ class TestFound:
                 "machine": {"cores": 2},
             },
             sampler(0.004),
+            engine("toy"),
+            engine("vowels"),
             {
                 "benchmark": "tables",
                 "kind": "csv",
@@ -164,6 +186,25 @@ class TestFound:
         found = goal("deciding").find([*others, sampler(0.008)])
         assert found is not None
         assert (found.value, found.detail) == (0.008, "62,500 updates")
+
+    def test_the_engine_is_held_against_the_fastest_bare_loop(self) -> None:
+        found = goal("training by the engine").find([engine("vowels"), engine("toy")])
+        assert found is not None
+        assert (found.value, found.detail) == (1.125, "fit / by hand, quartiles 1 to 1.25")
+        assert goal("training by the engine").find([engine("vowels")]) is None
+
+    def test_waiting_is_that_of_the_vowels(self) -> None:
+        found = goal("share of the time that training on seq").find([engine("vowels")])
+        assert found is not None
+        assert (found.value, found.detail) == (0.012, "5 trainings")
+
+    def test_steps_are_those_of_the_worse_task_and_of_both(self) -> None:
+        steps = goal("steps computed")
+        assert steps.find([engine("toy")]) is None
+        found = steps.find([engine("toy"), engine("vowels")])
+        assert found is not None
+        assert (found.value, found.detail) == (1.25, "3,900 of vowels")
+        assert steps.verdict(found) == "missed"
 
     def test_the_last_line_counts(self) -> None:
         first, last = layers({"best / auto": 1.0}), layers({"best / auto": 3.0})

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import show
-from benchmarks.goals import Found, Goal
 from benchmarks.measure import Quartiles
+from benchmarks.verdict import Found, Goal
 
 
 @pytest.mark.parametrize(

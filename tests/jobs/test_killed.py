@@ -19,11 +19,11 @@ from tests.jobs.test_table import shifts, wave
 KILLS = 25
 SETTINGS = [
     *("--model.hidden-size", "5", "--model.dropout", "0.2"),
-    *("--train.batch-size", "3", "--train.epochs", "20", "--train.checkpoint-seconds", "0"),
+    *("--train.batch-size", "3", "--train.epochs", "12", "--train.checkpoint-seconds", "0"),
 ]
 PROBLEMS = {
     "sequences": (shifts(12), ["--target", "label", "--sequence", "id", "--order", "t"]),
-    "series": (wave(400), ["--target", "y", "--ahead", "2", "--train.window", "8"]),
+    "series": (wave(200), ["--target", "y", "--ahead", "2", "--train.window", "8"]),
 }
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -22,7 +23,7 @@ from tests.jobs.test_table import shifts
 WORDS = [
     *("--target", "label", "--sequence", "id", "--order", "t"),
     *("--model.hidden-size", "5", "--model.dropout", "0.2"),
-    *("--train.batch-size", "4", "--train.epochs", "60", "--train.checkpoint-seconds", "0"),
+    *("--train.batch-size", "4", "--train.epochs", "30", "--train.checkpoint-seconds", "0"),
 ]
 
 
@@ -80,19 +81,32 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
-def test_one_speaks_and_one_writes(file: Path, tmp_path: Path) -> None:
-    out, err = finished(started(file, *WORDS, "--out", str(tmp_path / "run")))
-    lines = [line for line in out.splitlines() if line]
+class Whole(NamedTuple):
+    """A training by two processes that nothing disturbed."""
+
+    run: Path
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return Whole(run, *finished(started(file, *WORDS, "--out", str(run))))
+
+
+def test_one_speaks_and_one_writes(whole: Whole) -> None:
+    lines = [line for line in whole.out.splitlines() if line]
     assert len(lines) == len(set(lines))
-    assert lines[-1].startswith(str(tmp_path / "run" / "report.html"))
-    assert "istributed" not in out
-    assert "peephole" not in err
-    assert state(tmp_path / "run") == "finished"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert lines[-1].startswith(str(whole.run / "report.html"))
+    assert "istributed" not in whole.out
+    assert "peephole" not in whole.err
+    assert state(whole.run) == "finished"
+    assert [path.name for path in whole.run.parent.iterdir()] == ["run"]
 
 
 def test_as_one_process_but_for_rounding(file: Path, tmp_path: Path) -> None:
-    words = [*WORDS, "--model.dropout", "0", "--train.epochs", "5"]
+    words = [*WORDS, "--model.dropout", "0", "--train.epochs", "3"]
     finished(started(file, *words, "--out", str(tmp_path / "two")))
     assert live(command, "train", "table", str(file), *words, "--out", str(tmp_path / "one")) == 0
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -101,16 +115,17 @@ def test_as_one_process_but_for_rounding(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-def test_a_lost_process_starts_the_job_again_where_it_was(file: Path, tmp_path: Path) -> None:
-    finished(started(file, *WORDS, "--out", str(tmp_path / "whole")))
-    run = tmp_path / "lost"
+def test_a_lost_process_starts_the_job_again_where_it_was(
+    whole: Whole, file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
     process = started(file, *WORDS, "--out", str(run), restarts=1)
     wait_for(lambda: evaluations(run) > 5, process)
     os.kill(children(process)[-1], signal.SIGKILL)
     out, _ = finished(process)
-    assert "resumed after" in out
-    assert timeless(run) == timeless(tmp_path / "whole")
-    for name, wanted in weights(tmp_path / "whole").items():
+    assert "resumed from" in out
+    assert timeless(run) == timeless(whole.run)
+    for name, wanted in weights(whole.run).items():
         assert torch.equal(weights(run)[name], wanted)
 
 
@@ -121,7 +136,7 @@ def test_a_signal_and_another_number_of_processes(file: Path, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode != 0
-    assert f"stopped by SIGTERM; go on with --resume {run}" in err
+    assert f"--resume {run}" in err
     assert state(run) == "interrupted"
     assert live(command, "train", "table", str(file), "--resume", str(run)) == 0
     assert state(run) == "finished"

@@ -175,6 +175,39 @@ def test_sequences_in_groups_come_back_in_order(
     torch.testing.assert_close(outputs, torch.cat(alone))
 
 
+@pytest.mark.parametrize("gathered", [1, 40, 10**6])
+@pytest.mark.parametrize(
+    "data", [{"target": "total"}, {"target": "y"}, {"target": "y", "ahead": 2}], ids=str
+)
+def test_batches_gathered_together_are_those_one_by_one(
+    tmp_path: Path, monkeypatch: Any, gathered: int, data: dict[str, Any]
+) -> None:
+    generator = np.random.default_rng(0)
+    ids = np.arange(30).repeat(generator.integers(1, 9, 30))
+    columns = {
+        "id": ids,
+        "total": ids * 1.5,
+        "tag": generator.choice(["a", "b", "c"], len(ids)),
+        "y": generator.normal(size=len(ids)),
+    }
+    monkeypatch.setattr("peephole.tasks.table.task.STEPS_GATHERED", gathered)
+    task = prepared(tmp_path, columns, TrainSettings(), sequence="id", **data).task
+    epoch = task.plan(Batching(4, None, 1, 0)).epoch(0)
+    # Some of eight processes have nothing to read.
+    shares = [epoch.share(k, 6, 8 if k % 2 else 7) for k in range(len(epoch))]
+    shares += [epoch.share(k, 0, 1) for k in range(len(epoch))]
+    assert {len(share) for share in shares} >= {0, 4}
+    found = list(task.batches(shares))
+    assert len(found) == len(shares)
+    for batch, share in zip(found, shares, strict=True):
+        alone = task.train.take(task.indices[torch.from_numpy(share)])
+        for part, wanted in zip(batch[:2], alone[:2], strict=True):
+            assert torch.equal(part.values, wanted.values)
+            assert torch.equal(part.offsets, wanted.offsets)
+        assert torch.equal(batch.targets, alone.targets)
+        assert torch.equal(batch.scored, alone.scored)
+
+
 def test_sequences_without_a_target_are_not_trained_on(tmp_path: Path) -> None:
     columns = {"id": [0, 1, 1, 2, 2, 2, 3, 3, 3], "y": np.arange(9.0)}
     task = prepared(tmp_path, columns, TrainSettings(), target="y", sequence="id", ahead=1).task

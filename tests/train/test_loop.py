@@ -1,5 +1,6 @@
 """The training loop on a task small enough to know the answer."""
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
@@ -247,6 +248,31 @@ def test_skipped_updates_change_nothing() -> None:
             weight -= 0.1 * 2 * (weight * x - y) * x
     assert trained.model.weight.item() == pytest.approx(weight, rel=1e-5)
     assert trained.events[-1]["train_loss"] > 0
+
+
+class Gapped(Line):
+    """Its state is lost for good, where one update's is not finite and is carried on."""
+
+    def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
+        loss = super().loss(model, batch, state)
+        carried = torch.zeros(1) if state is None else state[0]
+        bad = torch.tensor(torch.nan) if len(self.states) == 2 else torch.zeros(())
+        return loss._replace(total=loss.total + carried.sum() + bad, state=(carried + bad,))
+
+
+def test_the_state_of_a_skipped_update_is_not_carried_on() -> None:
+    trained = fit(Gapped(), settings(on_nonfinite="skip", epochs=1))
+    assert trained.events[-1]["skipped"] == 1
+
+
+def test_a_figure_that_is_no_number_is_never_the_best() -> None:
+    class Late(Line):
+        def evaluate(self, model: nn.Module) -> dict[str, float]:
+            return super().evaluate(model) if len(self.states) > 4 else {"mse": math.nan}
+
+    trained = fit(Late(), settings(keep="best", epochs=2))
+    assert [math.isnan(event["mse"]) for event in trained.events] == [True, False]
+    assert trained.best is trained.events[1]
 
 
 def test_a_rate_too_large_stops() -> None:

@@ -111,6 +111,23 @@ def test_a_signal_ends_the_update_and_leaves_a_checkpoint(
         assert torch.equal(again.model.state_dict()[name], wanted), name
 
 
+def test_a_signal_in_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, plain = training.Sums, training.Sums.evaluate
+
+    def evaluate(self: Any, model: Any) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, model)
+
+    monkeypatch.setattr(kind, "evaluate", evaluate)
+    with pytest.raises(Interrupted):
+        train(tmp_path, "sums", 0.0, epochs=1, evaluations=1)
+    monkeypatch.setattr(kind, "evaluate", plain)
+    before = events(tmp_path)
+    again = train(tmp_path, "sums", 0.0, epochs=1, evaluations=1)
+    assert again.best["update"] == before[-1]["update"]
+    assert events(tmp_path) == before
+
+
 @EVERY_TASK
 def test_several_processes_give_the_weights_of_one(task: str, tmp_path: Path) -> None:
     changes = {"epochs": 30, "evaluations": 1}

@@ -41,6 +41,8 @@ def seal(path: Path) -> None:
         ({"targets": -1}, "targets is -1; it must be at least 0"),
         ({"events_bytes": -1}, "events_bytes is -1; it must be at least 0"),
         ({"carried": 10**15}, "carried is 1000000000000000; it must be at most 1000"),
+        ({"planned": 0}, "planned is 0; it must be at least 1"),
+        ({"best": {"update": 5, "loss": 1.0}}, "best['epoch'] is 'missing'; it must be a number"),
         ({"seconds": {"not-finite": "nan"}}, "seconds is nan; it must be a time"),
         ({"best": {"loss": 1.0}}, "best['update'] is null; it must be between 0 and 5"),
         ({"best": {"update": 6}}, "best['update'] is 6; it must be between 0 and 5"),
@@ -109,4 +111,24 @@ def test_tensors_that_are_not_complete(
     save_file(change(load_file(file)), file)
     seal(path)
     with raises(f"{path}{message}", UserError):
+        train(tmp_path, "stream", 0.0, epochs=2)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state[:1],
+        lambda state: torch.zeros(len(state), 9),
+        lambda state: state.long(),
+    ],
+    ids=["rows", "width", "dtype"],
+)
+def test_states_that_do_not_fit(tmp_path: Path, spoil: Callable[[Tensor], Tensor]) -> None:
+    path = begun(tmp_path, "stream")
+    file = path / "tensors.safetensors"
+    held = load_file(file)
+    spoiled = {k: spoil(v).contiguous() for k, v in held.items() if k.startswith("state.")}
+    save_file(held | spoiled, file)
+    seal(path)
+    with raises("the states in the checkpoint do not fit the model", UserError):
         train(tmp_path, "stream", 0.0, epochs=2)

@@ -196,9 +196,15 @@ def test_all_are_damaged(tmp_path: Path, whole: tuple[Path, Fit]) -> None:
     damaged = sorted((run / "checkpoints").iterdir(), reverse=True)
     for path in damaged:
         flip(path / "tensors.safetensors")
-    fitted, said = train(run)
-    assert [line.split(" is damaged: ")[0] for line in said[:-1]] == [str(p) for p in damaged]
-    assert said[-1] == "there is no checkpoint yet: the training begins anew"
+    metrics = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r" is damaged: .*; none is whole") as caught:
+        train(run)
+    assert str(caught.value).startswith(str(damaged[-1]))
+    assert str(caught.value).endswith("; none is whole: mend one, or begin another run")
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    for path in damaged:
+        flip(path / "tensors.safetensors")
+    fitted, _ = train(run)
     assert_same(run, fitted, whole)
 
 

@@ -66,6 +66,13 @@ class Parser(ArgumentParser):
         """The YAML that ``--config`` reads back."""
         return yaml.safe_dump(hyphened(cfg), sort_keys=False, allow_unicode=True)
 
+    def parse_args(self, args: Any = None, **more: Any) -> Namespace:  # type: ignore[override]
+        """Options, and in ``typed`` the names of those that were given, here or in a file."""
+        found = super().parse_args(args, **more)
+        given = super().parse_args(args, **{**more, "defaults": False})
+        found["typed"] = frozenset(flat(given))
+        return found
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(self._one_line(message))
 
@@ -140,9 +147,20 @@ def hyphened(options: Any) -> Any:
         return {
             key.replace("_", "-"): hyphened(value)
             for key, value in options.items()
-            if key != "config"
+            if key not in ("config", "typed")
         }
     return options
+
+
+def flat(options: Namespace) -> dict[str, Any]:
+    """Options by their whole names, with dots."""
+    found: dict[str, Any] = {}
+    for name, value in vars(options).items():
+        if isinstance(value, Namespace):
+            found |= {f"{name}.{key}": item for key, item in flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def text(given: Any) -> str:

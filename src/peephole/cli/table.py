@@ -156,7 +156,14 @@ def _training_options(parser: Parser) -> None:
         "--train.patience",
         type=optional(whole(0)),
         metavar="P",
-        help="stop after so many epochs without a new best (default: never)",
+        help="stop after so many evaluations without a new best (default: never)",
+    )
+    train.add_argument(
+        "--train.evaluations",
+        type=whole(1),
+        default=1,
+        metavar="K",
+        help="evaluate so many times an epoch (default: %(default)s)",
     )
     train.add_argument(
         "--train.weight-decay",
@@ -257,7 +264,7 @@ def train(options: Namespace) -> None:
         check_resumed(options, train_options("train table", ""), RESUMED)
     elif options.target is None:
         raise UsageError("--target must be given")
-    with watched(options) as watch:
+    with watched("train table", options) as watch:
         run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
     _print_run(run)
 
@@ -293,11 +300,10 @@ def _begin(options: Namespace, watch: "Watch") -> "TableRun":
 def _resume(options: Namespace, watch: "Watch") -> "TableRun":
     from peephole.jobs import table
 
-    usual = table.TrainSettings()
     chosen = {
-        name: value
+        name: vars(options.train)[name]
         for name in ("on_nonfinite", "device")
-        if (value := vars(options.train)[name]) != getattr(usual, name)
+        if f"train.{name}" in options.typed
     }
     return table.resume(
         options.resume,

@@ -1,13 +1,14 @@
 """What the commands that train have in common."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from peephole.cli.parser import Parser, UsageError, optional, real, whole
-from peephole.errors import UserError
+from peephole.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from peephole.jobs.training import Watch
@@ -92,28 +93,29 @@ def add_loop(train: Any) -> None:
 
 def check_resumed(options: Namespace, parser: Parser, allowed: Sequence[str]) -> None:
     """Raise UsageError where an option is given that belongs to the run that is resumed."""
-    given, usual = flat(options), flat(parser.get_defaults())
-    for name, value in given.items():
-        if name not in (*ALWAYS, *allowed) and value != usual.get(name):
-            raise UsageError(
-                f"{parser.typed(name)}: leave it out; a run that is resumed keeps its settings"
-            )
+    for name in sorted(options.typed - {*ALWAYS, *allowed}):
+        raise UsageError(
+            f"{parser.typed(name)}: leave it out; a run that is resumed keeps its settings"
+        )
 
 
-def flat(options: Namespace) -> dict[str, Any]:
-    """Options by their whole names, with dots."""
-    found: dict[str, Any] = {}
-    for name, value in vars(options).items():
-        if isinstance(value, Namespace):
-            found |= {f"{name}.{key}": item for key, item in flat(value).items()}
-        else:
-            found[name] = value
-    return found
+def again(command: str, options: Namespace, run: object) -> str:
+    """What to type to go on with a run: the data are given again."""
+    words = ["peephole", *command.split(), *([options.file] if options.file else [])]
+    for name in ("valid", "test", "cache"):
+        if value := vars(options).get(name):
+            words += [f"--{name}", value]
+    return shlex.join([*words, "--resume", str(run)])
 
 
 @contextlib.contextmanager
-def watched(options: Namespace) -> Iterator["Watch"]:
-    """Show a training, as its options ask."""
+def watched(command: str, options: Namespace) -> Iterator["Watch"]:
+    """Show a training, as its options ask.
+
+    Raises:
+        UserError: it diverged.
+        Interrupted: it was, with what to type to go on.
+    """
     from peephole.cli.progress import Bar, print_line
     from peephole.jobs.training import Watch, is_first
     from peephole.train import Diverged
@@ -127,5 +129,14 @@ def watched(options: Namespace) -> Iterator["Watch"]:
                 on_event=bar.event,
                 on_progress=bar.advance,
             )
+        except Interrupted as stop:
+            if stop.run is not None:
+                stop.args = (f"{stop}: {again(command, options, stop.run)}",)
+            raise
         except Diverged as error:
-            raise UserError(str(error)) from error
+            if not is_first():
+                raise SystemExit(2) from error  # they all say the same
+            raise UserError(
+                f"{error.what}; try a smaller --train.learning-rate, or leave such updates out "
+                "(--train.on-nonfinite skip)"
+            ) from error

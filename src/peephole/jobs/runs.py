@@ -113,7 +113,7 @@ def _looked(run: Path) -> Listed:
         task=is_about.task,
         started=is_about.started,
         update=done,
-        updates=is_about.updates,
+        updates=max(is_about.updates, progress.updates or 0),
         metric=is_about.monitor,
         best=progress.best,
     )

@@ -29,6 +29,9 @@ class Watch:
         say: takes each line that a person should read.
         on_event: sees each evaluation as it happens.
         on_progress: sees, a few times a second, how far the training is.
+
+    Raises:
+        UserError: ``log`` is something else, or what it needs is not installed.
     """
 
     log: Log | None = None
@@ -37,16 +40,20 @@ class Watch:
     on_event: Callable[[Event], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
 
+    def __post_init__(self) -> None:
+        if self.log not in (None, "tensorboard"):
+            raise UserError(f"{self.log!r}; it must be 'tensorboard', or None", "log")
+        if self.log == "tensorboard":
+            check_installed()
+
 
 def is_first() -> bool:
     """Whether this process is the first of those that ``torchrun`` started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def check(out: str | Path | None, overwrite: bool, watch: Watch) -> None:
-    """Raise UserError unless a run can begin, or begin again, in ``out``, and be watched so."""
-    if watch.log == "tensorboard":
-        check_installed()
+def check_out(out: str | Path | None, overwrite: bool) -> None:
+    """Raise UserError unless a run can begin, or begin again, in ``out``."""
     if not is_first() or _begins_again(out):
         return
     if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
@@ -73,6 +80,12 @@ def begin(
         yield None
     elif out is not None and _begins_again(out):
         with runs.resume(out) as live:
+            if runs.read_config(live.path, type(config)) != config:
+                raise UserError(
+                    f"{live.path} is a run of other settings that was interrupted; resume it "
+                    "(--resume), or choose another",
+                    "out",
+                )
             check_same(live, about.sources)
             yield live
     else:
@@ -92,9 +105,24 @@ def resume(path: str | Path) -> Iterator[LiveRun | None]:
     """
     if not is_first():
         yield None
-    else:
-        with runs.resume(path) as live:
-            yield live
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            live = held.enter_context(runs.resume(path))
+        except UserError as error:
+            raise UserError(error.message, "resume") from error
+        yield live
+
+
+def check_alike(engine: Engine, sources: Mapping[str, str]) -> None:
+    """Raise UserError unless this process has the data that the first one has.
+
+    Otherwise they would wait for each other for ever, where one has more of them.
+    """
+    first = engine.from_first(dict(sources))
+    for option, found in sources.items():
+        if first.get(option) != found:
+            raise UserError("it does not hold here what it holds for the first process", option)
 
 
 def check_same(live: LiveRun, sources: Mapping[str, str]) -> None:
@@ -178,5 +206,6 @@ def _fit(
 
 
 def _begins_again(out: str | Path | None) -> bool:
+    """Whether a run is one that torchrun began, with the same command, and begins again."""
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return restarts > 0 and out is not None and runs.is_interrupted(Path(out))

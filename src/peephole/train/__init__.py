@@ -1,8 +1,19 @@
 """Training."""
 
 from peephole.train.engine import Engine
-from peephole.train.loop import Diverged, Fit, Progress, fit
+from peephole.train.loop import fit
+from peephole.train.outcome import Diverged, Fit, Journal, Progress
 from peephole.train.settings import Settings
 from peephole.train.training import Event, Position
 
-__all__ = ["Diverged", "Engine", "Event", "Fit", "Position", "Progress", "Settings", "fit"]
+__all__ = [
+    "Diverged",
+    "Engine",
+    "Event",
+    "Fit",
+    "Journal",
+    "Position",
+    "Progress",
+    "Settings",
+    "fit",
+]

@@ -1,5 +1,6 @@
 """From gradients to weights: optimizers, schedules and averages."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,10 +19,16 @@ def backward(total: Tensor) -> None:
 
     That takes a fifth of a small network's whole update.
     """
-    one = torch.ones_like(total)
+    one = _number(1.0, total.dtype, total.device)
     _engine.run_backward(
         (total,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
+
+
+@functools.cache
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number that many updates use; not to be changed but by who puts it back."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 class Gradient(NamedTuple):
@@ -29,6 +36,30 @@ class Gradient(NamedTuple):
 
     weights: list[Tensor]
     gradients: list[Tensor]
+
+    @classmethod
+    def of(cls, parameters: list[nn.Parameter], weights: list[Tensor]) -> "Gradient":
+        """The gradients that parameters have now; ``weights`` are their detached selves."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if len(gradients) < len(parameters):
+            both = zip(weights, parameters, strict=True)
+            weights = [weight for weight, p in both if p.grad is not None]
+        return cls(weights, gradients)
+
+    def is_finite(self) -> bool:
+        """Whether each number of them is finite.
+
+        On a small network this takes a third of ``norm``'s time: torch has one call for it, which
+        would also scale them.
+        """
+        device = self.gradients[0].device
+        others = _number(0.0, torch.float32, device)
+        one = _number(1.0, torch.float32, device)
+        torch._amp_foreach_non_finite_check_and_unscale_(self.gradients, others, one)
+        if others.item():
+            others.zero_()
+            return False
+        return True
 
     def norm(self) -> float:
         """Of all of them as one vector; not finite where one of them is not."""

@@ -20,6 +20,11 @@ from peephole.train.settings import Settings
 TIMEOUT = timedelta(days=7)
 
 
+# Groups of processes that have parted. Who drops one waits for its threads, which may wait for
+# Python's lock to drop what they sent last; so they are left until the process ends.
+_parted: list[Any] = []
+
+
 class Engine:
     """What a training runs on.
 
@@ -38,6 +43,7 @@ class Engine:
         self.rank = int(os.environ.get("RANK", "0"))
         self.device = torch.device("cpu")
         self.fabric: Any = None
+        self._seed = _mixed(_mixed(settings.seed) ^ self.rank)
         accelerator = settings.device
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise UserError("'cuda', but torch sees no GPU here; use cpu, or auto", "device")
@@ -76,6 +82,7 @@ class Engine:
         if error is None or isinstance(error, Interrupted):
             # A process that just ends takes others down that still talk to it.
             torch.distributed.barrier()
+            _parted.append(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
 
     def placed(self, model: nn.Module) -> nn.Module:
@@ -141,9 +148,9 @@ class Engine:
             yield
         model.train(was_training)
 
-    def seed(self, seed: int, update: int) -> None:
-        """Let torch's random numbers follow from seed, update and process alone."""
-        mixed = _mixed(_mixed(_mixed(seed) ^ update) ^ self.rank)
+    def seed(self, update: int) -> None:
+        """Let torch's random numbers follow from the seed, the process and the update alone."""
+        mixed = _mixed(self._seed ^ update)
         torch.default_generator.manual_seed(mixed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(mixed)

@@ -1,86 +1,25 @@
 """The training loop. It knows its task by protocol only."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
-
-from torch import nn
+from typing import Any
 
 from peephole.errors import Interrupted, UserError
-from peephole.tasks.protocol import Epoch, State, Task
+from peephole.tasks.protocol import Epoch, Loss, State, Task
+from peephole.train.agreement import Agreed
 from peephole.train.checkpoints import Checkpoints
 from peephole.train.descent import Gradient, rate
 from peephole.train.engine import Engine
 from peephole.train.interrupts import Interrupts
+from peephole.train.outcome import Diverged, Fit, Journal, Progress
 from peephole.train.settings import Settings
 from peephole.train.training import Event, Found, Position, Training
 
 # How often progress is shown, and how often an error is looked for that others have seen.
 SHOW_SECONDS = 0.2
-
-
-@runtime_checkable
-class Journal(Protocol):
-    """Where events are kept: a run's metrics.jsonl."""
-
-    def append(self, event: Event) -> None: ...
-
-    def position(self) -> int:
-        """Its length in bytes."""
-
-    def truncate(self, position: int) -> None:
-        """Cut off what came after that length."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A trained model and how it came about.
-
-    Attributes:
-        model: in evaluation mode.
-        events: one for each evaluation of this process's life: ``update``, ``updates`` (planned),
-            ``epoch`` (done, with fraction), ``train_loss`` (a target's, since the evaluation
-            before) and the metrics.
-        best: the event of the returned model.
-        seconds: wall time, evaluations included.
-    """
-
-    model: nn.Module
-    events: list[Event]
-    best: Event
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is.
-
-    Attributes:
-        update: updates done.
-        updates: planned.
-        epoch: the one it is in, from 0.
-        loss: a target's, since the last evaluation.
-        steps_per_second: since the last time it was shown; 0 where the task tells no steps.
-    """
-
-    update: int
-    updates: int
-    epoch: int
-    loss: float
-    steps_per_second: float
-
-
-class Diverged(ArithmeticError):
-    """The loss or a gradient stopped being a finite number; ``fit`` holds what there was."""
-
-    def __init__(self, what: str, fit: Fit) -> None:
-        super().__init__(what)
-        self.fit = fit
 
 
 def fit(
@@ -123,7 +62,7 @@ def fit(
         loop = _Loop(task, settings, engine, journal, checkpoints, keeps)
         if resume:
             for line in loop.go_back():
-                if say is not None:
+                if say is not None and engine.rank == 0:
                     say(line)
             if on_resume is not None:
                 on_resume(loop.training.at.update)
@@ -131,40 +70,6 @@ def fit(
         interrupts = Interrupts()
         with interrupts if keeps else nullcontext():
             return loop.run(interrupts)
-
-
-@dataclass(frozen=True)
-class _Agreed:
-    """What all processes know after an update.
-
-    Attributes:
-        total: the loss, summed over its targets.
-        targets: how many.
-        stop: the signal by which to stop, if one came to any of them; else 0.
-        save: whether it is time for a checkpoint.
-    """
-
-    total: float
-    targets: int
-    stop: int
-    save: bool
-
-    @classmethod
-    def of(
-        cls, engine: Engine, total: float, targets: int, signal_here: int, due: bool
-    ) -> "_Agreed":
-        if engine.world == 1:
-            return cls(total, targets, signal_here, due)
-        numbers = (
-            total,
-            targets,
-            signal_here == signal.SIGTERM,
-            signal_here == signal.SIGINT,
-            due and engine.rank == 0,
-        )
-        total, count, term, interrupt, save = engine.sums(numbers)
-        stop = signal.SIGTERM if term else signal.SIGINT if interrupt else 0
-        return cls(total, int(count), int(stop), bool(save))
 
 
 class _Loop:
@@ -191,6 +96,8 @@ class _Loop:
         self.events: list[Event] = []
         self.began = self.shown = self.saved = time.monotonic()
         self.steps = 0
+        self.written: tuple[int, int, int] | None = None
+        self.restored = False
 
     def run(self, interrupts: Interrupts) -> Fit:
         at, settings = self.training.at, self.settings
@@ -210,42 +117,50 @@ class _Loop:
             batches = self.task.batches(self.shares(epoch))
             while at.batch < len(epoch) and not self.is_done():
                 agreed = self.update(epoch, batches, interrupts)
+                self.restored = False
                 if at.batch in pauses or at.update == settings.updates:
                     self.evaluate(len(epoch))
                 if agreed.save or agreed.stop:
                     self.save()
-                if agreed.stop:
-                    run = None if self.checkpoints is None else self.checkpoints.run
-                    raise Interrupted(agreed.stop, run)
+                self.stop_if(agreed)
             if at.batch == len(epoch):
                 at.epoch, at.batch = at.epoch + 1, 0
                 self.training.states = [None] * settings.accumulate
         self.save()
+        self.stop_if(Agreed.of(self.engine, 0.0, 0, interrupts.signal, False))
         return self.finished(self.training.restore())
 
-    def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> "_Agreed":
+    def stop_if(self, agreed: Agreed) -> None:
+        """Raise Interrupted where a signal came to any process."""
+        if agreed.stop:
+            raise Interrupted(
+                agreed.stop, None if self.checkpoints is None else self.checkpoints.run
+            )
+
+    def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> Agreed:
         """Make one update; gives what all processes agree on."""
         training, engine, at = self.training, self.engine, self.training.at
-        engine.seed(self.settings.seed, at.update)
+        engine.seed(at.update)
         for parameter in training.parameters:
             parameter.grad = None
-        total, targets = 0.0, 0
+        total, targets, before = 0.0, 0, training.states.copy()
         parts = list(islice(batches, self.settings.accumulate))
         for k, batch in enumerate(parts):
             with engine.part(training.called, last=k + 1 == len(parts)):
-                loss = self.task.loss(training.called, engine.batch(batch), training.states[k])
+                loss = self.loss(engine.batch(batch), training.states[k])
                 engine.backward(loss.total)
             training.states[k] = _detached(loss.state)
             total += loss.total.item()
             targets += loss.targets
             self.steps += loss.steps
         due = time.monotonic() - self.saved > self.settings.checkpoint_seconds
-        agreed = _Agreed.of(engine, total, targets, interrupts.signal, due)
+        agreed = Agreed.of(engine, total, targets, interrupts.signal, due)
         if self.descend(epoch, agreed.total, agreed.targets):
             at.total += agreed.total
             at.targets += agreed.targets
         else:
-            at.skipped += 1
+            # What is not finite is not carried on either.
+            at.skipped, training.states = at.skipped + 1, before
         at.update += 1
         at.batch += 1
         if self.on_update is not None:
@@ -254,6 +169,14 @@ class _Loop:
             self.show()
         return agreed
 
+    def loss(self, batch: Any, state: State) -> Loss:
+        try:
+            return self.task.loss(self.training.called, batch, state)
+        except (IndexError, ValueError, RuntimeError) as error:
+            if not self.restored or isinstance(error, UserError):
+                raise
+            raise UserError("the states in the checkpoint do not fit the model") from error
+
     def descend(self, epoch: Epoch, total: float, targets: int) -> bool:
         """Take a step along the gradient of the loss a target.
 
@@ -261,15 +184,13 @@ class _Loop:
             False where it was skipped.
         """
         training, settings = self.training, self.settings
-        pairs = [
-            (weight, parameter.grad)
-            for weight, parameter in zip(training.weights, training.parameters, strict=True)
-            if parameter.grad is not None
-        ]
-        gradient = Gradient([w for w, _ in pairs], [g for _, g in pairs])
+        gradient = Gradient.of(training.parameters, training.weights)
         # Processes exchange the mean of their sums.
         scale = self.engine.world / max(1, targets)
-        norm = gradient.norm() * scale
+        # What is clipped needs the norm; otherwise there is a quicker way to see that it is finite.
+        norm = 0.0
+        if settings.clip is not None or not gradient.is_finite():
+            norm = gradient.norm() * scale
         if not (math.isfinite(total) and math.isfinite(norm)):
             self.refuse(epoch, total, norm)
             return False
@@ -292,9 +213,7 @@ class _Loop:
         event = {**self.described(total), **self.measured()}
         self.events.append(event)
         raise Diverged(
-            f"{what} in update {at.update + 1} of {at.planned}, on {shown}; try a smaller learning "
-            "rate, or leave such updates out (on_nonfinite='skip')",
-            self.finished(event),
+            f"{what} in update {at.update + 1} of {at.planned}, on {shown}", self.finished(event)
         )
 
     def evaluate(self, updates: int) -> None:
@@ -331,9 +250,10 @@ class _Loop:
         return {
             "event": "evaluation",
             "update": at.update,
-            "updates": at.planned,
+            "updates": max(at.planned, at.update),
             "epoch": float(at.epoch),
             "train_loss": loss,
+            **({"skipped": at.skipped} if at.skipped else {}),
         }
 
     # Checkpoints
@@ -341,9 +261,11 @@ class _Loop:
     def save(self) -> None:
         """Write a checkpoint of now."""
         self.saved = time.monotonic()
-        if not self.keeps:
-            return
         at = self.training.at
+        where = (at.update, at.epoch, at.batch)
+        if not self.keeps or where == self.written:
+            return
+        self.written = where
         tensors = self.training.tensors()
         if tensors is None or self.checkpoints is None:
             return
@@ -366,6 +288,7 @@ class _Loop:
                 self.journal.truncate(0)
             return [*lines, "there is no checkpoint yet: the training begins anew"]
         self.training.load(found)
+        self.restored = found.at.carried > 0
         if self.journal is not None:
             self.journal.truncate(found.at.events_bytes)
         return [*lines, f"resumed from {found.path}, after {found.at.update:,} updates"]
@@ -375,7 +298,9 @@ class _Loop:
         assert self.checkpoints is not None
         checkpoint, lines = self.checkpoints.newest()
         if checkpoint is None:
-            return None, lines
+            if lines:
+                raise UserError(f"{lines[-1]}; none is whole: mend one, or begin another run")
+            return None, []
         found = self.training.read(checkpoint)
         if checkpoint.best is not None:
             try:
@@ -414,12 +339,13 @@ class _Loop:
         at = self.training.at
         loss = at.total / at.targets if at.targets else math.nan
         speed = self.steps * self.engine.world / (now - self.shown)
-        self.on_progress(Progress(at.update, at.planned, at.epoch, loss, speed))
+        planned = max(at.planned, at.update)
+        self.on_progress(Progress(at.update, planned, at.epoch, loss, speed))
         self.shown, self.steps = now, 0
 
     def finished(self, best: Event) -> Fit:
         seconds = self.training.at.seconds + time.monotonic() - self.began
-        return Fit(self.training.evaluated.eval(), self.events, best, seconds)
+        return Fit(self.training.evaluated.cpu().eval(), self.events, best, seconds)
 
 
 def _detached(state: State) -> State:

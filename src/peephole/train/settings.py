@@ -6,6 +6,9 @@ from typing import Literal
 from peephole.errors import UserError
 from peephole.tasks.protocol import Batching
 
+# Of an update, each with a state of its own.
+MOST_PARTS = 10_000
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -83,6 +86,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UserError(f"{value}; it must be at least {least}", name)
+        if self.accumulate > MOST_PARTS:
+            raise UserError(f"{self.accumulate}; it must be at most {MOST_PARTS}", "accumulate")
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

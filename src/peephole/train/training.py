@@ -1,6 +1,7 @@
 """What changes while a model trains: all that a checkpoint holds."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class Position:
 
     Attributes:
         update: updates done.
-        planned: how many there will be, by the length of the first epoch.
+        planned: how many there will be, by the length of the first epoch; the schedule goes by it.
         epoch: of the next update, from 0.
         batch: its number in the epoch.
         total: the loss since the last evaluation.
@@ -111,7 +112,8 @@ class Training:
         at, sign = self.at, {"min": 1, "max": -1}[self.task.goal]
         at.last, at.since_best = event, at.since_best + 1
         monitor = self.task.monitor
-        better = not at.best or sign * event[monitor] < sign * float(at.best[monitor] or 0)
+        best = float("nan") if not at.best else float(at.best[monitor] or 0)
+        better = math.isnan(best) or sign * event[monitor] < sign * best
         if better:
             at.best, at.since_best = event, 0
             if self.settings.keep == "best":

@@ -45,6 +45,8 @@ def check_position(at: "Position", update: int, monitor: str, where: Path) -> No
     for name in LEAST_ZERO:
         if getattr(at, name) < 0:
             refuse(name, getattr(at, name), "at least 0")
+    if at.update and at.planned < 1:
+        refuse("planned", at.planned, "at least 1")
     if at.carried > MOST_CARRIED:
         refuse("carried", at.carried, f"at most {MOST_CARRIED}")
     if not 0 <= at.seconds < float("inf"):
@@ -53,9 +55,10 @@ def check_position(at: "Position", update: int, monitor: str, where: Path) -> No
         best = at.best.get("update")
         if type(best) is not int or not 0 <= best <= update:
             refuse("best['update']", best, f"between 0 and {update}")
-        value = at.best.get(monitor, "missing")
-        if isinstance(value, str):
-            refuse(f"best[{monitor!r}]", value, "a number")
+        for name in (monitor, "epoch"):
+            value = at.best.get(name, "missing")
+            if isinstance(value, str):
+                refuse(f"best[{name!r}]", value, "a number")
 
 
 def check_forms(forms: Mapping[str, Form], carried: int, where: Path) -> None:

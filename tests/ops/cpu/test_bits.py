@@ -25,7 +25,9 @@ RECURRENCES = {name: KINDS[name] for name in ("lstm", "lstm-diagonal", "lstm-ful
 RECURRENCES |= {name: KINDS[name] for name in ("lstm-coupled-full", "rnn-tanh")}
 RECURRENCES |= {f"{name}-laden": LADEN[name] for name in ("lstm-full", "gru", "rnn-relu")}
 EVERY = pytest.mark.parametrize("recurrence", RECURRENCES.values(), ids=RECURRENCES)
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["float32", "float64", "bfloat16"]
+)
 
 # Alone, those of 1 and 2 steps are computed on weights as they lie.
 LENGTHS = [7, 1, 0, 2, 3, 20, 1, 2, 5, 0, 13]
@@ -100,9 +102,12 @@ class TestCompany:
         assert_company_does_not_matter(recurrence, tensors, orders, reverse=False)
 
     @EVERY
+    @DTYPES
     @pytest.mark.parametrize("poison", [torch.nan, torch.inf], ids=["NaN", "infinity"])
-    def test_of_a_sequence_that_is_not_finite(self, recurrence: Recurrence, poison: float) -> None:
-        tensors = draw(recurrence, LENGTHS, 21)
+    def test_of_a_sequence_that_is_not_finite(
+        self, recurrence: Recurrence, dtype: torch.dtype, poison: float
+    ) -> None:
+        tensors = draw(recurrence, LENGTHS, 21, dtype)
         others = [b for b in range(len(LENGTHS)) if b not in (0, 3)]
         upstream = draw_upstream(recurrence, tensors)
         whole = outcome(recurrence, tensors, upstream)

@@ -83,6 +83,37 @@ def test_agrees_with_torch(which: str, sizes: tuple[int, int], dtype: torch.dtyp
 
 
 @EVERY_CELL
+@EVERY_SIZE
+def test_bfloat16_is_torchs_float32_rounded(which: str, sizes: tuple[int, int]) -> None:
+    ours, theirs = pair(which, *sizes, torch.bfloat16, True)
+    theirs = theirs.float()
+    for B in range(1, SEQUENCES + 1):
+        x, state = drawn(which, B, *sizes, torch.bfloat16)
+        with torch.no_grad():
+            found = ours(x, state)
+            wanted = theirs(*tree_map(Tensor.float, (x, state)))
+        for one, other in zip(tree_leaves(found), tree_leaves(wanted), strict=True):
+            assert one.dtype == torch.bfloat16
+            # Gates within a few roundings of 2^-8; a cell is their product with another.
+            torch.testing.assert_close(one.float(), other, rtol=2e-2, atol=2e-2)
+
+
+@EVERY_CELL
+def test_an_input_of_no_width(which: str) -> None:
+    ours, theirs = pair(which, 1, 7, F64, True)
+    x, state = drawn(which, 3, 1, 7, F64)
+    kind = {"lstm": "lstm", "gru": "gru"}.get(which, "rnn")
+    weights = (ours.weight_ih[:, :0], ours.weight_hh, ours.bias_ih, ours.bias_hh)
+    states = state if isinstance(state, tuple) else (state,)
+    with torch.no_grad():
+        found = cpu.step(
+            kind, ours.recurrence_options().get("nonlinearity"), x[:, :0], states, *weights
+        )
+        assert found is not None
+        assert_close(found if len(found) > 1 else found[0], theirs(x * 0, state), F64)
+
+
+@EVERY_CELL
 def test_more_sequences_are_torchs(which: str) -> None:
     ours, theirs = pair(which, 5, 7, F64, True)
     x, state = drawn(which, SEQUENCES + 1, 5, 7, F64)

@@ -19,8 +19,9 @@ class TrainSettings:
         batch_size: sequences an update; in a single series, streams.
         batch_steps: steps an update, at most; in a single series without effect.
         epochs: passes over the training data, at most.
-        patience: stop after so many epochs without a new best; 0 or None to go on to the end,
-            where the learning rate is lowest and the model mostly best.
+        evaluations: times an epoch that the model is measured, at equal distances.
+        patience: stop after so many evaluations without a new best; 0 or None to go on to the
+            end, where the learning rate is lowest and the model mostly best.
         weight_decay: of AdamW.
         clip: the largest norm of the gradient; longer ones are scaled down to it.
         average: decay of the moving average of the weights that is evaluated and kept; 0 for none.
@@ -40,6 +41,7 @@ class TrainSettings:
     batch_size: int | None = None
     batch_steps: int | None = None
     epochs: int | None = None
+    evaluations: int = 1
     patience: int | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -62,6 +64,7 @@ def check(settings: TrainSettings) -> None:
         ("accumulate", settings.accumulate, 1),
         ("warm_up", settings.warm_up, 0),
         ("epochs", settings.epochs, 1),
+        ("evaluations", settings.evaluations, 1),
         ("patience", settings.patience, 0),
         ("weight_decay", settings.weight_decay, 0),
         ("window", settings.window, 1),
@@ -111,6 +114,7 @@ def resolve(settings: TrainSettings, batch: int | None, updates: int, seed: int)
         checkpoint_seconds=settings.checkpoint_seconds,
         clip=settings.clip,
         average=settings.average or None,
+        evaluations=settings.evaluations,
         patience=settings.patience or None,
         keep="best",
         seed=seed,

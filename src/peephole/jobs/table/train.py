@@ -15,7 +15,15 @@ from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
-from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
+from peephole.jobs.training import (
+    Watch,
+    begin,
+    check_alike,
+    check_out,
+    check_same,
+    fit_in,
+    is_first,
+)
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.protocol import Batching
@@ -119,7 +127,7 @@ def train(
         check_choices(chosen)
     if not 0 <= seed < 2**32:
         raise UserError(f"{seed} is not from 0 to 2**32 - 1", "seed")
-    check(out, overwrite, watch)
+    check_out(out, overwrite)
     settings.check(training)
     given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
     notes = _Notes(watch)
@@ -166,7 +174,6 @@ def resume(
         Diverged: as ``train``, as is Interrupted.
     """
     path, watch = Path(path), watch or Watch()
-    check(None, False, watch)
     with resumed(path) as live:
         config = runs.read_config(path, Config)
         training = config.train
@@ -252,12 +259,14 @@ def _train(
     config: Config,
     notes: _Notes,
 ) -> TableRun:
+    check_alike(engine, prepared.sources)
     fitted = fit_in(live, engine, prepared.task, loop, notes.watch)
     model = fitted.model
     assert isinstance(model, SequenceModel)
     finished = None
     if live is not None:
-        scores = _scores(prepared, model)
+        with engine.evaluating(model):
+            scores = _scores(prepared, model)
         metrics = _metrics(scores, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)

@@ -40,7 +40,7 @@ LACKING = {
     "weight_ln_ih": "layer normalization",
     "weight_ln_c": "layer normalization",
 }
-# They are computed in float32, and rounded at the end.
+# Where there are no kernels for them, they are computed in float32, and rounded at the end.
 NARROW = (torch.bfloat16, torch.float16)
 MASKS = ("recurrent_mask", "zoneout_h", "zoneout_c")
 
@@ -62,7 +62,7 @@ def cannot(kind: str, x: Tensor, tensors: Tensors) -> str | None:
     if not x.is_cpu:
         return f"the compiled kernels are for the CPU, and the input is on {x.device}"
     if x.dtype not in CALLS and x.dtype not in NARROW:
-        dtypes = ", ".join(map(str, (*CALLS, *NARROW)))
+        dtypes = ", ".join(map(str, dict.fromkeys((*CALLS, *NARROW))))
         return f"the compiled kernels take {dtypes}, and the input is {x.dtype}"
     for name, tensor in (("the input", x), *tensors.items()):
         if tensor is None:
@@ -102,7 +102,7 @@ def run(
         options: of the recurrence; ``reverse`` and ``return_states``; and numbers for zoneout.
         reference: computes the same from these tensors, and from x under that name.
     """
-    if x.dtype in NARROW:
+    if x.dtype not in CALLS:
         return _widened(kind, x, layout, tensors, options, reference)
     names = INPUTS[kind]
 

@@ -27,9 +27,17 @@ def _use_threads_of_torch() -> None:
 if _kernels is not None:
     _use_threads_of_torch()
 
-CALLS: dict[torch.dtype, Any] = (
-    {} if _kernels is None else {torch.float32: _kernels.float32, torch.float64: _kernels.float64}
-)
+# The kernels' calls by the dtype of their numbers. Those for bfloat16 need a processor that
+# multiplies such numbers.
+CALLS: dict[torch.dtype, Any] = {
+    dtype: getattr(_kernels, name)
+    for dtype, name in (
+        (torch.float32, "float32"),
+        (torch.float64, "float64"),
+        (torch.bfloat16, "bfloat16"),
+    )
+    if hasattr(_kernels, name)
+}
 
 
 def tensor_addresses(classes: tuple[type, ...], refuse: Callable[..., None]) -> Callable[..., int]:

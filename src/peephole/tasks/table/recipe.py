@@ -46,13 +46,28 @@ class Examples(NamedTuple):
 
     def take(self, sequences: Int64[Tensor, "b"]) -> "Examples":
         """The examples of some sequences, in that order."""
-        numbers = self.numbers[sequences]
-        if self.targets.shape[0] == len(self.numbers):
-            picked, scored = self.targets[sequences], self.scored[sequences]
-        else:
-            picked = self.numbers.with_values(self.targets)[sequences].values
-            scored = self.numbers.with_values(self.scored)[sequences].values
-        return Examples(numbers, self.codes[sequences], picked, scored)
+        rows = self.numbers.rows(sequences)
+        per_sequence = self.targets.shape[0] == len(self.numbers)
+        targets = sequences if per_sequence else rows.values
+        return Examples(
+            rows.with_values(self.numbers.values.index_select(0, rows.values)),
+            rows.with_values(self.codes.values.index_select(0, rows.values)),
+            self.targets.index_select(0, targets),
+            self.scored.index_select(0, targets),
+        )
+
+    def split(self, sizes: list[int]) -> Iterator["Examples"]:
+        """Those of the first so many sequences, of the next, and so on; views, nothing copied."""
+        numbers = list(self.numbers.split(sizes))
+        steps = [part.values.shape[0] for part in numbers]
+        targets = sizes if self.targets.shape[0] == len(self.numbers) else steps
+        others = (
+            torch.split(self.codes.values, steps),
+            torch.split(self.targets, targets),
+            torch.split(self.scored, targets),
+        )
+        for part, codes, own, scored in zip(numbers, *others, strict=True):
+            yield Examples(part, part.with_values(codes), own, scored)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from peephole.data.batches import Batches
 from peephole.data.sequences import Array, shown
@@ -24,6 +25,9 @@ from peephole.tasks.table.recipe import Examples, Loaded, Recipe
 from peephole.tasks.table.settings import ModelSettings
 from peephole.tasks.table.target import Classes
 
+# Of the updates whose data are gathered at a time, about so many: what a call takes is mostly that
+# others ran since the last one.
+STEPS_GATHERED = 16_384
 # Without gradients: sequences at a time, with so many steps at most, and steps of one series.
 SEQUENCES_AT_ONCE = 256
 STEPS_OF_SEQUENCES = 16_384
@@ -103,10 +107,11 @@ class SequencesTask(TableTask):
             begins = examples.numbers.layout.bounds[:-1]
             some = np.logical_or.reduceat(examples.scored.numpy(), begins)
             self.indices = torch.from_numpy(some.nonzero()[0])
+        self.lengths: Array = examples.numbers.layout.lengths[self.indices.numpy()]
 
     def plan(self, batching: Batching) -> Plan:
         return Batches(
-            self.train.numbers.lengths[self.indices].numpy(),
+            self.lengths,
             batch_size=batching.size,
             batch_steps=batching.steps,
             pool=batching.pool,
@@ -114,8 +119,21 @@ class SequencesTask(TableTask):
         )
 
     def batches(self, shares: Iterable[Array]) -> Iterator[Examples]:
+        """The sequences of several updates are gathered at once; a batch is a view of them."""
+        for group in self._groups(shares):
+            sequences = self.indices[torch.from_numpy(np.concatenate(group))]
+            yield from self.train.take(sequences).split([len(share) for share in group])
+
+    def _groups(self, shares: Iterable[Array]) -> Iterator[list[Array]]:
+        group, steps = [], 0
         for share in shares:
-            yield self.train.take(self.indices[torch.from_numpy(share)])
+            group.append(share)
+            steps += int(self.lengths[share].sum())
+            if steps >= STEPS_GATHERED:
+                yield group
+                group, steps = [], 0
+        if group:
+            yield group
 
     def loss(self, model: nn.Module, batch: Examples, state: Carried) -> Loss:
         return self._loss(model(batch)[0], batch)
@@ -231,7 +249,7 @@ def score_outputs(recipe: Recipe, outputs: Tensor, loaded: Loaded) -> Scores:
 
 @torch.no_grad()
 def run(model: SequenceModel, examples: Examples, first: int = 0) -> Float[Tensor, "M K"]:
-    """A model's outputs, in evaluation mode.
+    """A model's outputs, in evaluation mode, on the CPU.
 
     Args:
         model: it stays in the mode it was in.
@@ -262,8 +280,8 @@ def _run_series(model: SequenceModel, examples: Examples, first: int) -> Tensor:
             examples.targets[part],
             examples.scored[part],
         )
-        output, state = model(window, state)
-        parts.append(output)
+        output, state = model(_placed(window, model), state)
+        parts.append(output.cpu())
     outputs = torch.cat(parts)
     return F.pad(outputs, (0, 0, first, 0))
 
@@ -274,10 +292,19 @@ def _run_sequences(model: SequenceModel, examples: Examples) -> Tensor:
     parts, places = [], []
     order = examples.numbers.lengths.argsort()
     for index in _batches(order, examples.numbers.lengths[order].numpy()):
-        parts.append(model(examples.take(index))[0])
+        parts.append(model(_placed(examples.take(index), model))[0].cpu())
         places.append(index if model.per_sequence else rows[index].values)
     outputs = torch.cat(parts)
     return torch.empty_like(outputs).index_copy_(0, torch.cat(places), outputs)
+
+
+def _placed(examples: Examples, model: SequenceModel) -> Examples:
+    """Examples where the model is."""
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        return examples
+    placed: Examples = tree_map_only(Tensor, lambda t: t.to(device), examples)
+    return placed
 
 
 def _batches(order: Tensor, lengths: Array) -> Iterator[Tensor]:

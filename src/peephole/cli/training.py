@@ -101,7 +101,7 @@ def check_resumed(options: Namespace, parser: Parser, allowed: Sequence[str]) ->
 
 def again(command: str, options: Namespace, run: object) -> str:
     """What to type to go on with a run: the data are given again."""
-    words = ["peephole", *command.split(), *([options.file] if options.file else [])]
+    words = ["peephole", *command.split(), *filter(None, [vars(options).get("file")])]
     for name in ("valid", "test", "cache"):
         if value := vars(options).get(name):
             words += [f"--{name}", value]

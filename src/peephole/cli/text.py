@@ -213,7 +213,7 @@ def train(options: Namespace) -> None:
 
     if options.resume is not None:
         check_resumed(options, train_options("train text", ""), RESUMED)
-    with watched(options) as watch:
+    with watched("train text", options) as watch:
         run = _resume(options, watch) if options.resume is not None else _begin(options, watch)
     if is_first():
         _print_run(run)
@@ -243,11 +243,10 @@ def _begin(options: Namespace, watch: "Watch") -> "TextRun":
 def _resume(options: Namespace, watch: "Watch") -> "TextRun":
     from peephole.jobs import text as job
 
-    usual = job.TrainSettings()
     chosen = {
-        name: value
+        name: vars(options.train)[name]
         for name in ("on_nonfinite", "device")
-        if (value := vars(options.train)[name]) != getattr(usual, name)
+        if f"train.{name}" in options.typed
     }
     return job.resume(
         options.resume,

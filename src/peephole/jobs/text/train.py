@@ -15,7 +15,7 @@ from peephole.errors import UserError
 from peephole.jobs.text import report, settings
 from peephole.jobs.text.prepare import Prepared, prepare
 from peephole.jobs.text.settings import ModelSettings, TrainSettings
-from peephole.jobs.training import Watch, begin, check, check_same, fit_in, is_first
+from peephole.jobs.training import Watch, begin, check_alike, check_out, check_same, fit_in, is_first
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.text import scoring
@@ -121,7 +121,7 @@ def train(
     _check(model, training, seed)
     if unit not in ("char", "byte"):
         raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
-    check(out, overwrite, watch)
+    check_out(out, overwrite)
     given = _Given(file, cache, Path("runs") if out is None else Path(out).parent)
     notes = _Notes(watch)
     prepared = given.prepared(unit, budget, model, training, seed, notes)
@@ -165,7 +165,6 @@ def resume(
         Diverged: as ``train``, as is Interrupted.
     """
     path, watch = Path(path), watch or Watch()
-    check(None, False, watch)
     with resumed(path) as live:
         config = runs.read_config(path, Config)
         training = config.train
@@ -245,6 +244,7 @@ def _train(
 ) -> TextRun:
     if live is not None:
         prepared.task.on_sample = partial(_keep, live, on_sample)
+    check_alike(engine, prepared.sources)
     fitted = fit_in(live, engine, prepared.task, prepared.loop, notes.watch)
     model = fitted.model.cpu()
     assert isinstance(model, TextModel)

@@ -15,7 +15,15 @@ from peephole.errors import UserError
 from peephole.jobs.text import report, settings
 from peephole.jobs.text.prepare import Prepared, prepare
 from peephole.jobs.text.settings import ModelSettings, TrainSettings
-from peephole.jobs.training import Watch, begin, check_alike, check_out, check_same, fit_in, is_first
+from peephole.jobs.training import (
+    Watch,
+    begin,
+    check_alike,
+    check_out,
+    check_same,
+    fit_in,
+    is_first,
+)
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
 from peephole.tasks.text import scoring

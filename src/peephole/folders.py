@@ -1,8 +1,11 @@
 """Folders and files that are made whole or not at all."""
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -73,18 +76,58 @@ def made_whole(
     """
     check_free(path, files, more=more, overwrite=overwrite)
     hidden = path.parent / f".{path.name}.{os.getpid()}.making"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
-    except OSError as error:
-        raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _clear(path)
+            held.callback(os.close, _held(hidden))
+            held.callback(shutil.rmtree, hidden, ignore_errors=True)
+        except OSError as error:
+            raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
         yield hidden
         check_free(path, files, more=more, overwrite=overwrite)
         put(hidden, path, overwrite=overwrite)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _held(hidden: Path) -> int:
+    """Make a folder; while the handle is open, no other process takes it for left behind."""
+    while True:
+        hidden.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            handle = _locked(hidden, fcntl.LOCK_EX)
+            if hidden.exists() and os.path.samestat(os.fstat(handle), hidden.stat()):
+                return handle
+            # Between these lines another process has removed it.
+            os.close(handle)
+
+
+def _clear(path: Path) -> None:
+    """Remove what processes left beside a folder that were killed while they made it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if not re.fullmatch(r"\d+\.(making|old)", left.name[len(path.name) + 2 :]):
+            continue
+        # What a process makes goes to its place after what was there has gone from it.
+        making, old = left.with_suffix(".making"), left.with_suffix(".old")
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            if making.exists():
+                held.callback(os.close, _locked(making, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def _locked(folder: Path, how: int) -> int:
+    """An open folder, locked until it is closed.
+
+    Raises:
+        OSError: there is none, it is no folder, or another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, how)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def put(made: Path, path: Path, *, overwrite: bool = True) -> None:
@@ -99,8 +142,7 @@ def put(made: Path, path: Path, *, overwrite: bool = True) -> None:
         if old.exists():
             old.rename(path)
         raise UserError(f"cannot make {path}: {error.strerror}", "out") from error
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
     sync_folder(path.parent)
 
 

@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from peephole.cli import main
+from peephole.jobs.runs import look
 from peephole.run import state
 from peephole.tasks.table.task import SequencesTask
 from tests.cli.test_table import COLUMNS, rows_of, write
+from tests.jobs.test_killed import timeless
 
 FAST = ["--train.epochs", "4", "--model.hidden-size", "4", "--train.batch-size", "3"]
 
@@ -160,6 +162,35 @@ def test_what_cannot_be_resumed(
     capsys.readouterr()
     assert main(["train", "table", data, "--test", test, "--resume", str(run)]) == 2
     assert f"{run} is finished: there is nothing to resume" in capsys.readouterr().err
+
+
+def test_a_run_that_diverged_goes_on_past_a_bad_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of()
+    for row in rows:
+        row["x"] += 1000.0 * (row["id"] == "s4")
+    data, plain = write(tmp_path / "data.csv", rows), SequencesTask.loss
+
+    def loss(self: Any, model: Any, batch: Any, state: Any) -> Any:
+        found = plain(self, model, batch, state)
+        bad = batch.numbers.values.max() > 2
+        return found._replace(total=found.total * torch.nan) if bad else found
+
+    monkeypatch.setattr(SequencesTask, "loss", loss)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert main([*begin(data, run), "--train.checkpoint-seconds", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "sequence 's4'" in err
+    assert main(["runs", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "diverged"
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["what"] in err
+    skip = ["--train.on-nonfinite", "skip"]
+    assert main(["train", "table", data, "--resume", str(run), *skip]) == 0
+    assert main([*begin(data, whole), *skip]) == 0
+    assert timeless(run) == timeless(whole)
+    assert look(run).state == "finished"
 
 
 def test_a_strangers_paths_are_not_followed(

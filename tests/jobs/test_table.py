@@ -14,6 +14,7 @@ import torch
 from peephole.data import tables
 from peephole.errors import UserError
 from peephole.jobs import table
+from peephole.jobs.runs import look
 from peephole.jobs.table import ModelSettings, TrainSettings
 from peephole.jobs.training import Watch
 from peephole.run import Run, state
@@ -592,7 +593,7 @@ def test_a_training_that_diverges_can_be_looked_at(tmp_path: Path, train: Any) -
     columns = shifts()
     columns["x"] = [x * 1e30 for x in columns["x"]]
     columns["total"] = [1e38 * t for t in columns["total"]]
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged) as caught:
         train(
             columns,
             target="total",
@@ -600,7 +601,10 @@ def test_a_training_that_diverges_can_be_looked_at(tmp_path: Path, train: Any) -
             features=["x"],
             training=TrainSettings(epochs=5, learning_rate=1e30, clip=1e30),
         )
-    assert state(tmp_path / "run") == "interrupted"
+    run = tmp_path / "run"
+    assert (state(run), look(run).state) == ("interrupted", "diverged")
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["what"]) == ("diverged", caught.value.what)
 
 
 def test_a_run_that_exists(train: Any) -> None:

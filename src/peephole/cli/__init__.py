@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from peephole import __version__
 from peephole.cli import evaluate, reproduce, runs, table, text
 from peephole.cli.parser import Parser, UsageError, nearest
-from peephole.errors import Interrupted, UserError
+from peephole.errors import Finished, Interrupted, UserError
 
 
 class Command(NamedTuple):
@@ -85,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         # Of several processes the first one speaks.
         return stop.exit_code if stop.run is None else _fail(f"{prog}: {stop}", stop.exit_code)
+    except Finished as end:
+        if not _process():
+            print(end)
+        return 0
     except KeyboardInterrupt:
         return _fail(f"{prog}: interrupted", status=130)
     except SystemExit as stop:  # --help and --print-config

@@ -124,6 +124,7 @@ def train(
             cache; or the run folder cannot be written.
         Diverged: the loss became infinite. The run keeps its checkpoints.
         Interrupted: SIGTERM or SIGINT came. The run can be resumed.
+        Finished: ``torchrun`` started this job again, which had finished the run before.
     """
     model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
     _check(model, training, seed)
@@ -170,7 +171,7 @@ def resume(
     Raises:
         UserError: there is no such run, it is finished, another process trains in it, it or its
             checkpoint is damaged, or the text is not the one that it began with.
-        Diverged: as ``train``, as is Interrupted.
+        Diverged: as ``train``, as are Interrupted and Finished.
     """
     path, watch = Path(path), watch or Watch()
     with resumed(path) as live:

@@ -167,3 +167,11 @@ def test_what_may_be_started_again_needs_a_place(file: Path) -> None:
     _, err = process.communicate()
     assert process.returncode != 0
     assert "--out: not given; torchrun may start this again, which must find its run" in err
+
+
+def test_an_error_that_all_have_is_told_once(tmp_path: Path) -> None:
+    process = started(tmp_path / "nowhere.csv", *WORDS)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert err.count("there is no file") == 1
+    assert "(process 1)" not in err

@@ -137,7 +137,9 @@ def train(
     named = (None if path is None else str(path) for path in (file, cache))
     config = Config(next(named), unit, budget, prepared.model, prepared.training, seed, next(named))
     task = prepared.task
-    about = About.now("text", prepared.updates, task.monitor, task.goal, prepared.sources)
+    about = About.now(
+        "text", prepared.updates, task.monitor, task.goal, prepared.sources, notes.lines
+    )
     with (
         Engine(prepared.loop) as engine,
         begin(out, config, about, overwrite=overwrite) as live,
@@ -231,7 +233,7 @@ class _Given:
 
 
 class _Notes:
-    """Takes the lines about the text: they are shown, and kept for the report."""
+    """Takes the lines about the text: they are shown, and kept for a run that begins."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -263,7 +265,7 @@ def _train(
         metrics = _metrics(cost, prepared, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)
-        report.write(live, fitted, cost, to_json(config, hyphens=True), notes.lines)
+        report.write(live, fitted, cost, to_json(config, hyphens=True))
         live.finish(metrics)
         finished = Run.open(live.path)
     run = engine.from_first(finished)

@@ -40,6 +40,17 @@ class Interrupted(Exception):
         return 128 + self.signal
 
 
+class Finished(Exception):
+    """The processes of a job were started again, and had finished their run before.
+
+    Args:
+        run: its folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(f"{run} is finished")
+
+
 def listed(items: Iterable[object], most: int = 20) -> str:
     """``'a', 'b', 'c'``, and how many more there are."""
     shown = [repr(item) if isinstance(item, str) else str(item) for item in items]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peephole import __version__
-from peephole.cli import COMMANDS, main
+from peephole.cli import COMMANDS, PATIENCE_SECONDS, main
 
 HEAVY = (
     "torch",
@@ -132,3 +132,19 @@ def test_reproduce_prints_its_table_and_the_page(
     assert main(words) == 2
     assert capsys.readouterr().err.startswith("peephole reproduce: --out: ")
     assert main([*words, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("words", [["predict"], ["predict", "no-run", "no-file", "--out", "x.csv"]])
+def test_of_several_processes_the_first_one_tells_of_an_error_first(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are ended by torchrun meanwhile, unless the error is theirs alone."""
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert main(words) == 2
+    first = capsys.readouterr().err
+    assert waited == []
+    monkeypatch.setenv("RANK", "1")
+    assert main(words) == 2
+    assert waited == [PATIENCE_SECONDS]
+    assert capsys.readouterr().err == first.replace("predict:", "predict (process 1):")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 import yaml
 
 from peephole.cli import main
+from peephole.jobs.runs import look
 from peephole.run import state
 from peephole.tasks.table.task import SequencesTask
 from tests.cli.test_table import COLUMNS, rows_of, write
+from tests.jobs.test_killed import timeless
 
 FAST = ["--train.epochs", "4", "--model.hidden-size", "4", "--train.batch-size", "3"]
 
@@ -115,26 +118,89 @@ def test_what_may_be_given_anew(
     assert main(["train", "table", data, "--resume", str(run), *anew]) == 0
 
 
+@pytest.fixture
+def attempt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Be the process that one torchrun starts, for the first time (0) or again."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+
+    def begin(number: int) -> None:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
+
+    begin(0)
+    yield begin
+    del store
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_what_torchrun_starts_again_goes_on_in_its_own_run(
     same: bool,
     data: str,
     tmp_path: Path,
     stop: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    attempt: Callable[[int], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    stop(begin(data, run), 3, signal.SIGTERM)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    stop([*begin(data, run), "--overwrite"], 3, signal.SIGTERM)
+    attempt(1)
     capsys.readouterr()
-    words = begin(data, run) if same else [*begin(data, run), "--train.learning-rate", "0.5"]
-    assert main(words) == (0 if same else 2)
+    words = [*begin(data, run), "--overwrite"]
+    assert main(words if same else [*words, "--train.learning-rate", "0.5"]) == (0 if same else 2)
     captured = capsys.readouterr()
     if same:
         assert "resumed from" in captured.out
     else:
         assert f"--out: {run} is a run of other settings that was interrupted" in captured.err
+
+
+def test_what_torchrun_starts_again_leaves_an_older_run(
+    data: str,
+    tmp_path: Path,
+    stop: Any,
+    attempt: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those before were lost before they began theirs."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as alone:
+        alone.delenv("TORCHELASTIC_USE_AGENT_STORE")
+        stop(begin(data, run), 3, signal.SIGTERM)
+    attempt(1)
+    capsys.readouterr()
+    assert main(begin(data, run)) == 2
+    assert f"{run} is a run that was interrupted; resume it" in capsys.readouterr().err
+    assert main([*begin(data, run), "--overwrite"]) == 0
+    assert "resumed from" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["--out", "--overwrite", "--resume"])
+def test_what_torchrun_starts_again_after_its_end_is_done(
+    way: str,
+    data: str,
+    tmp_path: Path,
+    stop: Any,
+    attempt: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    words = [*begin(data, run), *(["--overwrite"] if way == "--overwrite" else [])]
+    if way == "--resume":
+        stop(words, 3, signal.SIGTERM)
+        words = ["train", "table", data, "--resume", str(run)]
+    assert main(words) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    attempt(1)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr() == (f"{run} is finished\n", "")
+    with pytest.MonkeyPatch.context() as other:
+        other.setenv("RANK", "1")
+        assert main(words) == 0
+    assert capsys.readouterr() == ("", "")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_what_cannot_be_resumed(
@@ -160,6 +226,35 @@ def test_what_cannot_be_resumed(
     capsys.readouterr()
     assert main(["train", "table", data, "--test", test, "--resume", str(run)]) == 2
     assert f"{run} is finished: there is nothing to resume" in capsys.readouterr().err
+
+
+def test_a_run_that_diverged_goes_on_past_a_bad_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of()
+    for row in rows:
+        row["x"] += 1000.0 * (row["id"] == "s4")
+    data, plain = write(tmp_path / "data.csv", rows), SequencesTask.loss
+
+    def loss(self: Any, model: Any, batch: Any, state: Any) -> Any:
+        found = plain(self, model, batch, state)
+        bad = batch.numbers.values.max() > 2
+        return found._replace(total=found.total * torch.nan) if bad else found
+
+    monkeypatch.setattr(SequencesTask, "loss", loss)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert main([*begin(data, run), "--train.checkpoint-seconds", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "sequence 's4'" in err
+    assert main(["runs", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "diverged"
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["what"] in err
+    skip = ["--train.on-nonfinite", "skip"]
+    assert main(["train", "table", data, "--resume", str(run), *skip]) == 0
+    assert main([*begin(data, whole), *skip]) == 0
+    assert timeless(run) == timeless(whole)
+    assert look(run).state == "finished"
 
 
 def test_a_strangers_paths_are_not_followed(

@@ -34,11 +34,22 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# The first time it ends in an error after all is done.
+PROGRAM = """
+import os, sys
+from peephole.cli import main
+sys.exit(main() or os.environ["TORCHELASTIC_RESTART_COUNT"] == "0")
+"""
+
+
 def started(file: Path, *words: str, restarts: int = 0) -> "subprocess.Popen[str]":
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--max-restarts={restarts}"]
-    words = ("--nproc-per-node=2", "-m", "peephole", "train", "table", str(file), *words)
+    return torchrun("-m", "peephole", "train", "table", str(file), *words, restarts=restarts)
+
+
+def torchrun(*words: str, restarts: int) -> "subprocess.Popen[str]":
+    options = ["--standalone", f"--max-restarts={restarts}", "--nproc-per-node=2"]
     return subprocess.Popen(
-        [sys.executable, *torchrun, *words],
+        [sys.executable, "-m", "torch.distributed.run", *options, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -129,6 +140,15 @@ def test_a_lost_process_starts_the_job_again_where_it_was(
         assert torch.equal(weights(run)[name], wanted)
 
 
+def test_a_process_that_is_lost_after_the_end(file: Path, tmp_path: Path) -> None:
+    program, run = tmp_path / "program.py", tmp_path / "run"
+    program.write_text(PROGRAM)
+    words = ("train", "table", str(file), *WORDS, "--train.epochs", "2", "--out", str(run))
+    out, _ = finished(torchrun(str(program), *words, restarts=1))
+    assert out.count("of training") == 1
+    assert out.splitlines()[-1] == f"{run} is finished"
+
+
 def test_a_signal_and_another_number_of_processes(file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = started(file, *WORDS, "--out", str(run))
@@ -147,3 +167,11 @@ def test_what_may_be_started_again_needs_a_place(file: Path) -> None:
     _, err = process.communicate()
     assert process.returncode != 0
     assert "--out: not given; torchrun may start this again, which must find its run" in err
+
+
+def test_an_error_that_all_have_is_told_once(tmp_path: Path) -> None:
+    process = started(tmp_path / "nowhere.csv", *WORDS)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert err.count("there is no file") == 1
+    assert "(process 1)" not in err

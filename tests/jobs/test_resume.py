@@ -1,6 +1,7 @@
 """What a resumed run is made of: its settings as they stand in config.yaml, and its data."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ def stop_at(update: int) -> Watch:
     return Watch(on_event=see)
 
 
+def page(run: Path) -> str:
+    """What a run's page says, but for how long it took."""
+    return re.sub(r"\d+ s of training", "", (run / "report.html").read_text())
+
+
 def test_from_python_with_a_table_from_python(tmp_path: Path) -> None:
     frame, test = pa.table(shifts()), pa.table(shifts(6, seed=1))
     settings: dict[str, Any] = {
@@ -110,8 +116,9 @@ def test_from_python_with_a_table_from_python(tmp_path: Path) -> None:
     assert again.metrics | {"seconds": 0.0} == whole.metrics | {"seconds": 0.0}
     for name, wanted in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], wanted)
-    report = (again.path / "report.html").read_text()
-    assert report.count("<img") == 3
+    assert page(again.path) == page(whole.path)
+    assert page(again.path).count("<img") == 3
+    assert "it holds text" in page(again.path)
     lines = (again.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["evaluation"] * 3 + ["final"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from peephole.errors import UserError
 from peephole.jobs.runs import Listed, list_runs, look
-from peephole.run import About, lock, start
+from peephole.run import About, lock, resume, start
 from peephole.train.checkpoints import Checkpoints
 from tests.helpers.errors import raises
 from tests.run.test_live import CONFIG
@@ -99,6 +99,22 @@ def test_the_newest_checkpoint_is_damaged(tmp_path: Path) -> None:
     assert listed.state == "damaged"
     assert listed.damage is not None
     assert "update-000000040 is damaged: cannot read" in listed.damage
+
+
+def test_a_run_that_diverged(tmp_path: Path) -> None:
+    path = made(tmp_path / "run")
+    with resume(path) as run:
+        before = run.events.position()
+        run.events.append({"event": "diverged", "update": 40, "what": "the loss is nan"})
+        assert look(path).state == "running"
+    assert (look(path).state, look(path).update, look(path).best) == ("diverged", 40, 0.25)
+    with resume(path) as run:
+        run.events.truncate(before)
+    assert look(path).state == "interrupted"
+    with resume(path) as run:
+        run.events.append({"event": "diverged", "update": 40, "what": "the loss is nan"})
+        run.events.append({"event": "rate", "what": "diverged"})
+    assert look(path).state == "interrupted"
 
 
 def test_runs_are_found_and_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

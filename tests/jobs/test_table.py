@@ -14,6 +14,7 @@ import torch
 from peephole.data import tables
 from peephole.errors import UserError
 from peephole.jobs import table
+from peephole.jobs.runs import look
 from peephole.jobs.table import ModelSettings, TrainSettings
 from peephole.jobs.training import Watch
 from peephole.run import Run, state
@@ -313,6 +314,34 @@ def test_a_cache_changes_nothing_but_where_the_data_are(tmp_path: Path, train: A
     assert Run.open(run.path).config["cache"] == str(tmp_path / "kept")
 
 
+LACKING = {"label": 0, "id": 0, "t": 0, "x": 1}
+
+
+@pytest.mark.parametrize("option", ["valid", "test"])
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [
+        *((kind, lacking) for kind in ("test.csv", "test.parquet") for lacking in LACKING),
+        # The files of a folder are its sequences.
+        *(("folder", lacking) for lacking in LACKING if lacking != "id"),
+    ],
+)
+def test_a_further_table_that_does_not_fit_is_told_before_the_work(
+    tmp_path: Path, train: Any, option: str, kind: str, lacking: str
+) -> None:
+    columns = {name: values for name, values in shifts(5).items() if name != lacking}
+    if kind == "folder":
+        (tmp_path / kind).mkdir()
+        columns.pop("id")
+        write(tmp_path / kind / "s1.csv", columns)
+    else:
+        write(tmp_path / kind, columns)
+    with pytest.raises(UserError, match=f"there is no column '{lacking}' in .*{kind}"):
+        train(shifts(), cache=tmp_path / "kept", **LABEL, **{option: tmp_path / kind})
+    assert len(list((tmp_path / "kept").glob("rows-*"))) == LACKING[lacking]
+    assert not list((tmp_path / "kept").glob("examples-*"))
+
+
 def test_other_settings_do_not_take_the_examples_of_these(tmp_path: Path, train: Any) -> None:
     for k, change in enumerate(
         ({}, {"seed": 5}, {"features": ["x"]}, {"target": "total", "features": ["x", "word"]})
@@ -592,7 +621,7 @@ def test_a_training_that_diverges_can_be_looked_at(tmp_path: Path, train: Any) -
     columns = shifts()
     columns["x"] = [x * 1e30 for x in columns["x"]]
     columns["total"] = [1e38 * t for t in columns["total"]]
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged) as caught:
         train(
             columns,
             target="total",
@@ -600,7 +629,10 @@ def test_a_training_that_diverges_can_be_looked_at(tmp_path: Path, train: Any) -
             features=["x"],
             training=TrainSettings(epochs=5, learning_rate=1e30, clip=1e30),
         )
-    assert state(tmp_path / "run") == "interrupted"
+    run = tmp_path / "run"
+    assert (state(run), look(run).state) == ("interrupted", "diverged")
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["what"]) == ("diverged", caught.value.what)
 
 
 def test_a_run_that_exists(train: Any) -> None:

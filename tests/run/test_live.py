@@ -341,7 +341,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         lambda a: a.update(started="9999-12-31T23:59:59-12:00"),
         ".started is '9999-12-31T23:59:59-12:00', not a time with its zone",
     ),
-    (lambda a: a.update(task="x" * 10**5), " has 100,155 bytes; at most 65,536 are read"),
+    (lambda a: a.update(notes=[1]), ".notes[0] is 1, not str"),
+    (lambda a: a.update(task="x" * 3 * 10**6), " has 3,000,155 bytes; at most 2,097,152 are read"),
 ]
 
 
@@ -355,10 +356,22 @@ def test_about_of_a_stranger(
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(UserError) as caught, resume(run):
         pass
-    assert re.sub("100,1[0-9]{2}", "100,155", str(caught.value)) == f"{run / 'run.json'}{message}"
+    assert (
+        re.sub("3,000,1[0-9]{2}", "3,000,155", str(caught.value)) == f"{run / 'run.json'}{message}"
+    )
     assert lock.holder(run) is None
 
 
 def test_about_now() -> None:
     about = About.now("table", 100, "loss", "min")
     assert timedelta(0) <= datetime.now(UTC) - about.time < timedelta(seconds=60)
+
+
+def test_notes_that_are_many_and_long_are_cut_to_what_is_read_again(tmp_path: Path) -> None:
+    notes = ["\x07" * abouts.MAX_NOTE, "\x07" * (abouts.MAX_NOTE + 1)] * abouts.MAX_NOTES
+    about = About.now("table", 100, "loss", "min", {}, notes)
+    assert about.notes[0] == notes[0]
+    assert about.notes[1] == notes[0] + "…"
+    assert about.notes[abouts.MAX_NOTES :] == ("and 200 lines more",)
+    with start(tmp_path / "run", CONFIG, about):
+        assert abouts.read(tmp_path / "run") == about

@@ -1,7 +1,9 @@
 """The command line: ``peephole COMMAND``. What a command needs is loaded when it runs."""
 
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ from jsonargparse import Namespace
 from peephole import __version__
 from peephole.cli import evaluate, reproduce, runs, table, text
 from peephole.cli.parser import Parser, UsageError, nearest
-from peephole.errors import Interrupted, UserError
+from peephole.errors import Finished, Interrupted, UserError
 
 
 class Command(NamedTuple):
@@ -50,6 +52,8 @@ COMMANDS = {
 
 
 HELP = ("-h", "--help", "help")
+# By how much one process may come to an error later than another, with all that they load.
+PATIENCE_SECONDS = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,13 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = command.options(name, command.summary)
         command.run(parser.parse_args(words[len(name.split()) :]))
     except UsageError as error:
+        _let_first_speak()
         return _fail(f"{prog}: {error}")
     except UserError as error:
+        _let_first_speak()
         typed = parser.typed(error.option) if parser and error.option else None
         return _fail(": ".join([prog, *filter(None, [typed]), error.message]))
     except Interrupted as stop:
         # Of several processes the first one speaks.
         return stop.exit_code if stop.run is None else _fail(f"{prog}: {stop}", stop.exit_code)
+    except Finished as end:
+        if not _process():
+            print(end)
+        return 0
     except KeyboardInterrupt:
         return _fail(f"{prog}: interrupted", status=130)
     except SystemExit as stop:  # --help and --print-config
@@ -96,6 +106,17 @@ def _process() -> str:
     """Which of the processes that ``torchrun`` started this is, if it is not the first."""
     rank = os.environ.get("RANK", "0")
     return "" if rank == "0" else f" (process {rank})"
+
+
+def _let_first_speak() -> None:
+    """Wait, where this is not the first process, before it tells of an error.
+
+    Mostly the first one meets the same error and tells of it; then ``torchrun`` ends this one
+    meanwhile. What this one alone has met is told a little later.
+    """
+    if _process():
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(PATIENCE_SECONDS)
 
 
 def _command(words: list[str]) -> str:

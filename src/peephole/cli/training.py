@@ -134,8 +134,6 @@ def watched(command: str, options: Namespace) -> Iterator["Watch"]:
                 stop.args = (f"{stop}: {again(command, options, stop.run)}",)
             raise
         except Diverged as error:
-            if not is_first():
-                raise SystemExit(2) from error  # they all say the same
             raise UserError(
                 f"{error.what}; try a smaller --train.learning-rate, or leave such updates out "
                 "(--train.on-nonfinite skip)"

@@ -78,6 +78,20 @@ def read_file(
             return keep(_checked(parse, path, option))
 
 
+def columns_of(path: Path, option: str | None) -> list[str] | None:
+    """The names of a file's columns, from its beginning; None for JSON, where more may come later.
+
+    Raises:
+        UserError: as ``read_file``, as far as its beginning tells.
+    """
+    check_file(path, option)
+    if path.suffix.lower() in JSON_LINES:
+        return None
+    names: list[str] = next(_parsed(_parser(path, ()), path, option)).column_names
+    _check_names(names, path, option)
+    return names
+
+
 class _Changed(Exception):
     """A column's type is not what it seemed to be."""
 

@@ -340,15 +340,7 @@ def encode_categories(
 
 def check(features: Features, source: Source) -> None:
     """Raise UserError where a table lacks one of the columns, or one holds something else."""
-    names = source.table.column_names
-    lacking = [name for name in features.names if name not in names]
-    if len(lacking) == 1:
-        source.need(lacking[0], None)
-    if lacking:
-        raise UserError(
-            f"{source.name} lacks columns that the model was trained on: {listed(lacking)}; "
-            f"it has: {listed(names)}"
-        )
+    check_there(features.names, source)
     for number in features.numbers:
         check_numbers(source, number.name)
     for category in features.categories:
@@ -358,6 +350,19 @@ def check(features: Features, source: Source) -> None:
                 f"column {category.name!r} must hold text, as in training, and in {source.name} "
                 f"it holds {type}"
             )
+
+
+def check_there(wanted: Sequence[str], source: Source) -> None:
+    """Raise UserError where a table lacks one of the columns."""
+    names = source.table.column_names
+    lacking = [name for name in wanted if name not in names]
+    if len(lacking) == 1:
+        source.need(lacking[0], None)
+    if lacking:
+        raise UserError(
+            f"{source.name} lacks columns that the model was trained on: {listed(lacking)}; "
+            f"it has: {listed(names)}"
+        )
 
 
 def check_numbers(source: Source, name: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from peephole.data import convert, fingerprint, frames, tables
+from peephole.data import blocks, convert, fingerprint, frames, tables
 from peephole.data.blocks import check_file
 from peephole.data.cache import Cache
 from peephole.data.convert import Check, Converted
 from peephole.data.fingerprint import Marks
 from peephole.data.frames import Frame
-from peephole.data.reading import Form, files_of
+from peephole.data.reading import FOLDER_COLUMN, Form, files_of
 from peephole.data.schema import to_json
 from peephole.data.sequences import Grouping, Order, arrange, put_in_order
 from peephole.data.tables import Source
@@ -62,6 +62,27 @@ def open_table(
     else:
         known, source, grouping = _cached(path, form, option, check, cache)
     return _marked(source, fingerprint.content(known), form), grouping
+
+
+def columns_of(given: Any, sequence: str | None, option: str | None) -> Source | None:
+    """The columns of a file or folder, without its rows; None where only all of it tells them.
+
+    Args:
+        given: as in ``open_table``.
+        sequence: for a folder, what the column of the files' names is called.
+        option: the option that named the table, for errors.
+
+    Raises:
+        UserError: it cannot be read, as far as its beginning tells.
+    """
+    if not frames.is_path(given):
+        return None
+    path = Path(given)
+    names = blocks.columns_of(files_of(path, option)[0] if path.is_dir() else path, option)
+    if names is None:
+        return None
+    names = [sequence or FOLDER_COLUMN, *names] if path.is_dir() else names
+    return Source(pa.table({name: pa.nulls(0) for name in names}), str(path))
 
 
 def _open_frame(

@@ -29,14 +29,15 @@ class Listed:
         damage: why it is damaged.
         task: what is trained.
         started: when, as ISO 8601.
-        update: updates done. Of a run that was interrupted, those that a checkpoint holds.
+        update: updates done. Of a run that was interrupted or diverged, those that a checkpoint
+            holds.
         updates: how many are planned.
         metric: the figure by which models are compared.
         best: the best of it.
     """
 
     run: Path
-    state: State | Literal["damaged"]
+    state: State | Literal["diverged", "damaged"]
     damage: str | None = None
     task: str | None = None
     started: str | None = None
@@ -109,7 +110,7 @@ def _looked(run: Path) -> Listed:
         done = _saved(run)
     return Listed(
         run,
-        now,
+        "diverged" if now == "interrupted" and progress.diverged else now,
         task=is_about.task,
         started=is_about.started,
         update=done,
@@ -124,16 +125,19 @@ class _Progress:
     update: int | None = None
     updates: int | None = None
     best: float | None = None
+    diverged: bool = False
 
 
 def _progress(run: Path, is_about: About) -> _Progress:
-    """What a run's evaluations tell."""
+    """What a run's events tell: its evaluations, and the last one."""
     progress = _Progress()
     for line in events.lines(run):
+        progress.diverged = False
         # Most lines of a long run may be others.
-        if b'"evaluation"' not in line:
+        if b'"evaluation"' not in line and b'"diverged"' not in line:
             continue
         event = events.parsed(run, line)
+        progress.diverged = event.get("event") == "diverged"
         if event.get("event") != "evaluation":
             continue
         progress.update = _whole(event.get("update"), progress.update)

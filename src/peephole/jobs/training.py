@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from peephole import run as runs
-from peephole.errors import UserError
+from peephole.errors import Finished, UserError
 from peephole.run import About, Board, LiveRun
 from peephole.run.board import check_installed
 from peephole.tasks.protocol import Task
-from peephole.train import Engine, Event, Fit, Position, Progress, Settings, fit
+from peephole.train import Engine, Event, Fit, Position, Progress, Settings, fit, launch
 from peephole.train.checkpoints import Checkpoints
 from peephole.train.profile import Profile
 
@@ -53,7 +53,14 @@ def is_first() -> bool:
 
 
 def check_out(out: str | Path | None, overwrite: bool) -> None:
-    """Raise UserError unless a run can begin, or begin again, in ``out``."""
+    """See that a run can begin, or begin again, in ``out``.
+
+    Raises:
+        UserError: it cannot.
+        Finished: these processes were started again, and had finished it before.
+    """
+    if out is not None:
+        _check_unfinished(Path(out))
     if not is_first() or _begins_again(out):
         return
     if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
@@ -90,6 +97,7 @@ def begin(
             yield live
     else:
         with runs.start(out, config, about, overwrite=overwrite) as live:
+            launch.remember(live.path)
             yield live
 
 
@@ -102,7 +110,9 @@ def resume(path: str | Path) -> Iterator[LiveRun | None]:
 
     Raises:
         UserError: as ``run.resume``.
+        Finished: these processes were started again, and had finished it before.
     """
+    _check_unfinished(Path(path))
     if not is_first():
         yield None
         return
@@ -111,6 +121,7 @@ def resume(path: str | Path) -> Iterator[LiveRun | None]:
             live = held.enter_context(runs.resume(path))
         except UserError as error:
             raise UserError(error.message, "resume") from error
+        launch.remember(live.path)
         yield live
 
 
@@ -206,6 +217,15 @@ def _fit(
 
 
 def _begins_again(out: str | Path | None) -> bool:
-    """Whether a run is one that torchrun began, with the same command, and begins again."""
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return restarts > 0 and out is not None and runs.is_interrupted(Path(out))
+    """Whether a run is one that this job began before torchrun started its processes again.
+
+    An older one is not to be gone on with, as it would be where a process is lost before it is
+    overwritten.
+    """
+    return out is not None and launch.had(Path(out)) and runs.is_interrupted(Path(out))
+
+
+def _check_unfinished(run: Path) -> None:
+    # All processes see this, so that none waits for another.
+    if launch.had(run) and runs.state(run) == "finished":
+        raise Finished(run)

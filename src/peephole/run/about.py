@@ -1,6 +1,6 @@
 """``run.json``: what a run is, besides its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,9 @@ from peephole.errors import UserError
 from peephole.run.names import ABOUT
 from peephole.untrusted import shown
 
-MAX_BYTES = 1 << 16
+MAX_BYTES = 1 << 21
+# A table may have any number of columns, with names of any length.
+MAX_NOTES, MAX_NOTE = 200, 1000
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class About:
         monitor: the metric by which the best model is chosen.
         goal: whether the least or the largest of it is best.
         sources: for each of its data, a fingerprint of what they held when it began.
+        notes: what was said of the data when it began, a line each.
     """
 
     format: Literal[1]
@@ -36,6 +39,7 @@ class About:
     monitor: str
     goal: Literal["min", "max"]
     sources: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def now(
@@ -45,10 +49,14 @@ class About:
         monitor: str,
         goal: Literal["min", "max"],
         sources: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> "About":
-        """Of a run that begins now."""
+        """Of a run that begins now. Where there are many notes, or long ones, the rest is cut."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(1, task, started, updates, monitor, goal, dict(sources or {}))
+        kept = [note if len(note) <= MAX_NOTE else f"{note[:MAX_NOTE]}…" for note in notes]
+        if len(kept) > MAX_NOTES:
+            kept[MAX_NOTES:] = [f"and {len(kept) - MAX_NOTES:,} lines more"]
+        return cls(1, task, started, updates, monitor, goal, dict(sources or {}), tuple(kept))
 
     @property
     def time(self) -> datetime:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from peephole.errors import Interrupted, UserError
-from peephole.train import descent
+from peephole.train import descent, launch
 from peephole.train.settings import Settings
 
 # One evaluates while the others wait; torchrun sees to those that are lost.
@@ -162,15 +162,11 @@ def _join(rank: int, world: int, backend: str) -> None:
     Those that torchrun starts again ask the same store as before, and torch does not tell the
     addresses of those that are gone from the new ones.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if (store := launch.store()) is None:
         return
-    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch._C._distributed_c10d.TCPStore(*place, world, is_master=False)
-    attempt = torch._C._distributed_c10d.PrefixStore(
-        f"peephole/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store
-    )
+    own = torch._C._distributed_c10d.PrefixStore(f"peephole/{launch.attempt()}", store)
     torch.distributed.init_process_group(
-        backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT
+        backend, store=own, rank=rank, world_size=world, timeout=TIMEOUT
     )
 
 

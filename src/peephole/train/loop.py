@@ -210,11 +210,13 @@ class _Loop:
         names = self.task.names(epoch.share(at.batch, 0, 1))
         what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient is {norm}"
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+        what = f"{what} in update {at.update + 1} of {at.planned}, on {shown}"
         event = {**self.described(total), **self.measured()}
         self.events.append(event)
-        raise Diverged(
-            f"{what} in update {at.update + 1} of {at.planned}, on {shown}", self.finished(event)
-        )
+        if self.journal is not None:
+            # Names may be long, and a line has to stay one that is read again.
+            self.journal.append({"event": "diverged", "update": at.update, "what": what[:1000]})
+        raise Diverged(what, self.finished(event))
 
     def evaluate(self, updates: int) -> None:
         """Measure the model, and take note of it."""

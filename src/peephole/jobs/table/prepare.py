@@ -1,6 +1,6 @@
 """From files and settings to a task: all that a person's input can get wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from peephole.data.arrays import kept
 from peephole.data.cache import Cache
 from peephole.data.features import Chosen
 from peephole.data.frames import is_path
-from peephole.data.opening import open_table
+from peephole.data.opening import columns_of, open_table
 from peephole.data.reading import FOLDER_COLUMN, Form
 from peephole.data.sequences import Array, Grouping, shown
 from peephole.data.tables import Source
@@ -86,7 +86,10 @@ def prepare(
     Raises:
         UserError: anything in the files or settings that does not work.
     """
-    opened = _open(file, data, model, say, cache)
+    others = {"valid": valid, "test": test}
+    others = {option: given for option, given in others.items() if given is not None}
+    opened = _open(file, data, model, say, cache, lambda data: _check_others(others, data))
+    _check_others(others, opened.data, (*opened.chosen.numbers, *opened.chosen.categories))
     task: TableTask
     if opened.data.sequence is None:
         task = _series(opened, valid, training.window, say, cache)
@@ -154,17 +157,23 @@ def load(
 
 
 def _open(
-    file: Any, data: DataSettings, model: ModelSettings, say: Say, cache: Cache | None
+    file: Any,
+    data: DataSettings,
+    model: ModelSettings,
+    say: Say,
+    cache: Cache | None,
+    check_others: Callable[[DataSettings], None],
 ) -> Opened:
     check_ahead(data.ahead)
     if is_path(file) and Path(file).is_dir() and data.sequence is None:
         data = replace(data, sequence=FOLDER_COLUMN)
-    source, grouping = open_table(
-        file,
-        Form(data.sequence, data.order),
-        check=lambda columns: _check_roles(columns, data),
-        cache=cache,
-    )
+
+    def check(columns: Source) -> None:
+        _check_roles(columns, data)
+        check_others(data)
+
+    form = Form(data.sequence, data.order)
+    source, grouping = open_table(file, form, check=check, cache=cache)
     if source.starts and len(grouping) < 2:
         raise UserError(
             f"the folder {source.name} holds one file, {source.starts[0][0]}, and so one sequence; "
@@ -207,6 +216,19 @@ def _check_roles(source: Source, data: DataSettings) -> None:
             raise UserError(f"column {name!r} is the target, so it cannot be a feature", "features")
         if name == data.sequence:
             raise UserError(f"column {name!r} is the sequences' id", "features")
+
+
+def _check_others(
+    others: Mapping[str, Any], data: DataSettings, features: Sequence[str] = ()
+) -> None:
+    """See, before much time is spent on the training data, that further ones have their columns."""
+    for option, given in others.items():
+        if (found := columns_of(given, data.sequence, option)) is None:
+            continue
+        for name in (data.sequence, data.order, data.target):
+            if name is not None:
+                found.need(name, option)
+        columns.check_there(features, found)
 
 
 def _size(source: Source, grouping: Grouping) -> str:

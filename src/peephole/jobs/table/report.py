@@ -29,7 +29,6 @@ def write(
     fitted: Fit,
     scores: dict[str, Scores],
     config: Config,
-    lines: list[str],
 ) -> None:
     """Draw a run's figures and write its ``report.html``."""
     data, recipe = prepared.data, prepared.task.recipe
@@ -57,7 +56,7 @@ def write(
     for name, s in scores.items():
         if s.confusion is not None and len(s.classes) <= WIDEST_MATRIX:
             page.add(f"Confusion, {name}", confusion_table(s))
-    page.add("Data", *(Text(line) for line in lines))
+    page.add("Data", *(Text(note) for note in live.about.notes))
     page.add("Settings", Table(("setting", "value"), _flat(to_json(config))))
     page.write(live.path / "report.html")
 

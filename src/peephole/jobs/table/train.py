@@ -111,6 +111,7 @@ def train(
             cache; or the run folder cannot be written.
         Diverged: the loss became infinite. The run keeps its checkpoints.
         Interrupted: SIGTERM or SIGINT came. The run can be resumed.
+        Finished: ``torchrun`` started this job again, which had finished the run before.
     """
     model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
     data = DataSettings(
@@ -132,7 +133,7 @@ def train(
     given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
     notes = _Notes(watch)
     prepared = given.prepared(data, model, training, seed, notes)
-    loop, about = _plan(prepared, training, seed)
+    loop, about = _plan(prepared, training, seed, notes.lines)
     config = configs.of(
         prepared, training, loop, file=file, valid=valid, test=test, cache=given.cache
     )
@@ -171,7 +172,7 @@ def resume(
     Raises:
         UserError: there is no such run, it is finished, another process trains in it, it or its
             checkpoint is damaged, or the data are not those that it began with.
-        Diverged: as ``train``, as is Interrupted.
+        Diverged: as ``train``, as are Interrupted and Finished.
     """
     path, watch = Path(path), watch or Watch()
     with resumed(path) as live:
@@ -227,7 +228,7 @@ class _Given:
 
 
 class _Notes:
-    """Takes the lines about the data: they are shown, and kept for the report."""
+    """Takes the lines about the data: they are shown, and kept for a run that begins."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -239,7 +240,9 @@ class _Notes:
             self.watch.say(line)
 
 
-def _plan(prepared: Prepared, training: TrainSettings, seed: int) -> tuple[Settings, About]:
+def _plan(
+    prepared: Prepared, training: TrainSettings, seed: int, notes: Sequence[str] = ()
+) -> tuple[Settings, About]:
     task = prepared.task
     sequences = len(task.train.numbers)
     batch = settings.batch_size(
@@ -247,7 +250,8 @@ def _plan(prepared: Prepared, training: TrainSettings, seed: int) -> tuple[Setti
     )
     updates = len(task.plan(Batching(batch, training.batch_steps, 1, seed)).epoch(0))
     loop = settings.resolve(training, batch, updates, seed)
-    about = About.now("table", updates * loop.epochs, task.monitor, task.goal, prepared.sources)
+    updates *= loop.epochs
+    about = About.now("table", updates, task.monitor, task.goal, prepared.sources, notes)
     return loop, about
 
 
@@ -270,7 +274,7 @@ def _train(
         metrics = _metrics(scores, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)
-        report.write(live, prepared, fitted, scores, config, notes.lines)
+        report.write(live, prepared, fitted, scores, config)
         live.finish(metrics)
         finished = Run.open(live.path), scores
     run, scores = engine.from_first(finished)

@@ -17,9 +17,7 @@ from peephole.train import Fit
 MOST_SAMPLES = 6
 
 
-def write(
-    live: LiveRun, fitted: Fit, cost: Cost, config: Mapping[str, Any], notes: list[str]
-) -> None:
+def write(live: LiveRun, fitted: Fit, cost: Cost, config: Mapping[str, Any]) -> None:
     """Draw a run's figures and write its ``report.html``."""
     events = [parsed(live.path, line) for line in lines(live.path)]
     evaluations = [event for event in events if event.get("event") == "evaluation"]
@@ -30,7 +28,7 @@ def write(
     page.add("Scores", score_table("held-out part", cost))
     page.add("Figures", *_drawn(live.figures, evaluations, cost))
     page.add("What it wrote, over time", *_samples(events))
-    page.add("Data", *(Text(note) for note in notes))
+    page.add("Data", *(Text(note) for note in live.about.notes))
     page.add("Settings", Table(("setting", "value"), list(_flat(config))))
     page.write(live.path / REPORT)
 

@@ -124,6 +124,7 @@ def train(
             cache; or the run folder cannot be written.
         Diverged: the loss became infinite. The run keeps its checkpoints.
         Interrupted: SIGTERM or SIGINT came. The run can be resumed.
+        Finished: ``torchrun`` started this job again, which had finished the run before.
     """
     model, training, watch = model or ModelSettings(), training or TrainSettings(), watch or Watch()
     _check(model, training, seed)
@@ -136,7 +137,9 @@ def train(
     named = (None if path is None else str(path) for path in (file, cache))
     config = Config(next(named), unit, budget, prepared.model, prepared.training, seed, next(named))
     task = prepared.task
-    about = About.now("text", prepared.updates, task.monitor, task.goal, prepared.sources)
+    about = About.now(
+        "text", prepared.updates, task.monitor, task.goal, prepared.sources, notes.lines
+    )
     with (
         Engine(prepared.loop) as engine,
         begin(out, config, about, overwrite=overwrite) as live,
@@ -170,7 +173,7 @@ def resume(
     Raises:
         UserError: there is no such run, it is finished, another process trains in it, it or its
             checkpoint is damaged, or the text is not the one that it began with.
-        Diverged: as ``train``, as is Interrupted.
+        Diverged: as ``train``, as are Interrupted and Finished.
     """
     path, watch = Path(path), watch or Watch()
     with resumed(path) as live:
@@ -230,7 +233,7 @@ class _Given:
 
 
 class _Notes:
-    """Takes the lines about the text: they are shown, and kept for the report."""
+    """Takes the lines about the text: they are shown, and kept for a run that begins."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -262,7 +265,7 @@ def _train(
         metrics = _metrics(cost, prepared, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)
-        report.write(live, fitted, cost, to_json(config, hyphens=True), notes.lines)
+        report.write(live, fitted, cost, to_json(config, hyphens=True))
         live.finish(metrics)
         finished = Run.open(live.path)
     run = engine.from_first(finished)

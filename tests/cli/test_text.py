@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -93,6 +94,32 @@ class TestTrain:
         assert error.count("\n") == 1
         assert error.startswith("peephole train text: ")
         assert message in error
+
+    def test_what_standard_output_lacks_ends_no_training(self, tmp_path: Path) -> None:
+        (tmp_path / "t").write_text("é€ù" * 300, encoding="utf-8")
+        command = ["train", "text", str(tmp_path / "t"), *FAST, "--out", str(tmp_path / "run")]
+        done = subprocess.run(
+            [sys.executable, "-m", "peephole", *command],
+            env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "\\u20ac" in done.stdout.decode("latin-1")
+        assert "é" in done.stdout.decode("latin-1")
+
+    def test_names_that_are_no_text(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+        try:
+            Path(file).write_text(words(2000))
+        except OSError:
+            pytest.skip("this file system has no such names")
+        for _ in range(2):
+            command = ["train", "text", file, *FAST, "--out", str(tmp_path / "run"), "--overwrite"]
+            assert main(command) == 0
+        assert "made anew" not in capsys.readouterr().out
 
     def test_no_text_at_all(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "b").write_bytes(b"\xff\xfe")

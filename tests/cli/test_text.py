@@ -153,9 +153,34 @@ class TestSample:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("dad. a"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"dad. a")))
         assert main(self.sample(trained, "--prompt", "-", "--length", "5")) == 0
         assert capsys.readouterr().out.startswith("dad. a")
+
+    def test_standard_input_is_read_as_it_is(
+        self,
+        trained: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for stream, message in (
+            (io.TextIOWrapper(io.BytesIO(b"ab\r\n")), r"never seen '\r\n'"),
+            (io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"), r"never seen '\udcff'"),
+            (None, "--prompt: there is no standard input to read it from"),
+        ):
+            monkeypatch.setattr(sys, "stdin", stream)
+            assert main(self.sample(trained, "--prompt", "-")) == 2
+            assert message in capsys.readouterr().err
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+    def test_what_cannot_be_written_is_told(self, trained: Path) -> None:
+        command = [sys.executable, "-m", "peephole", *self.sample(trained)]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 2
+        assert done.stderr.decode() == (
+            "peephole sample: cannot write to standard output: No space left on device\n"
+        )
 
     def test_it_goes_on_until_nobody_reads(self, trained: Path) -> None:
         words_given = self.sample(trained, "--length", "none", "--prompt", "bad")
@@ -265,8 +290,29 @@ class TestEvaluate:
         assert main(command) == 0
         assert main(["evaluate", run, file]) == 0
         assert "accuracy" in capsys.readouterr().out
+        assert main(["evaluate", run, file, "--dynamic"]) == 2
+        assert "--dynamic: it is for runs of texts" in capsys.readouterr().err
         assert main(["sample", run]) == 2
         assert "is a run of 'table' and not of a text" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--missing", "mean"], "--missing: it is for runs of tables, and this one is of a"),
+            (["--rate", "1"], "--rate: it is the rate of --dynamic; give that too, or leave it"),
+            (["--dynamic", "--rate", "1e30"], "--rate: 1e+30; learning so fast, the model div"),
+        ],
+    )
+    def test_options_that_do_not_go_with_it(
+        self,
+        trained: Path,
+        capsys: pytest.CaptureFixture[str],
+        options: list[str],
+        message: str,
+    ) -> None:
+        command = ["evaluate", str(trained / "run"), str(trained / "words.txt"), *options]
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"peephole evaluate: {message}")
 
     def test_a_run_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evaluate", "gone", "t"]) == 2

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import peephole
 from peephole.errors import Interrupted, UserError
@@ -302,6 +303,15 @@ class TestSample:
         config = made.path / "model" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
         with pytest.raises(UserError, match=message):
+            text.open_run(made.path)
+
+    def test_a_strangers_weights(self, train: Train) -> None:
+        made = train()
+        file = made.path / "model" / "model.safetensors"
+        weights = load_file(file)
+        weights["output_bias"][1] = math.nan
+        save_file(weights, file)
+        with pytest.raises(UserError, match="has weights that are not finite: it is damaged"):
             text.open_run(made.path)
 
 

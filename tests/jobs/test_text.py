@@ -6,6 +6,7 @@ import json
 import lzma
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -230,8 +231,11 @@ class TestResume:
         (tmp_path / "words.txt").write_text(words(2000, 1))
         with pytest.raises(UserError, match=r"file: "):
             text.resume(tmp_path / "run", tmp_path / "words.txt")
-        with pytest.raises(UserError, match=r"file: "):
+        shutil.rmtree(tmp_path / "cache")
+        with pytest.raises(UserError, match=r"file: not given; .*/run was begun with one"):
             text.resume(tmp_path / "run")
+        # It did not read the standard library to find that out.
+        assert not (tmp_path / "cache").exists()
 
 
 class TestSample:

@@ -81,6 +81,8 @@ class TestTrain:
         assert figures == {"learning_curve.png", "position.png"}
         page = (run.path / "report.html").read_text()
         assert samples[-1].splitlines()[0].strip() in page
+        # Else a browser makes one line of a sample.
+        assert "td { white-space: pre-wrap; }" in page
         listed = look(run.path)
         assert (listed.state, listed.task, listed.update, listed.updates) == (
             "finished",
@@ -133,6 +135,9 @@ class TestTrain:
         assert run.metrics["valid.targets"] == 103
         written = "".join(text.sample(run, length=20))
         assert len(written.encode("utf-8", "replace")) >= 20 - 3
+        page = (run.path / "report.html").read_text()
+        assert "nats a byte" in page
+        assert "character" not in page
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -94,6 +95,32 @@ class TestTrain:
         assert error.startswith("peephole train text: ")
         assert message in error
 
+    def test_what_standard_output_lacks_ends_no_training(self, tmp_path: Path) -> None:
+        (tmp_path / "t").write_text("é€ù" * 300, encoding="utf-8")
+        command = ["train", "text", str(tmp_path / "t"), *FAST, "--out", str(tmp_path / "run")]
+        done = subprocess.run(
+            [sys.executable, "-m", "peephole", *command],
+            env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "\\u20ac" in done.stdout.decode("latin-1")
+        assert "é" in done.stdout.decode("latin-1")
+
+    def test_names_that_are_no_text(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+        try:
+            Path(file).write_text(words(2000))
+        except OSError:
+            pytest.skip("this file system has no such names")
+        for _ in range(2):
+            command = ["train", "text", file, *FAST, "--out", str(tmp_path / "run"), "--overwrite"]
+            assert main(command) == 0
+        assert "made anew" not in capsys.readouterr().out
+
     def test_no_text_at_all(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "b").write_bytes(b"\xff\xfe")
         assert main(["train", "text", str(tmp_path / "b")]) == 2
@@ -126,9 +153,34 @@ class TestSample:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("dad. a"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"dad. a")))
         assert main(self.sample(trained, "--prompt", "-", "--length", "5")) == 0
         assert capsys.readouterr().out.startswith("dad. a")
+
+    def test_standard_input_is_read_as_it_is(
+        self,
+        trained: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for stream, message in (
+            (io.TextIOWrapper(io.BytesIO(b"ab\r\n")), r"never seen '\r\n'"),
+            (io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"), r"never seen '\udcff'"),
+            (None, "--prompt: there is no standard input to read it from"),
+        ):
+            monkeypatch.setattr(sys, "stdin", stream)
+            assert main(self.sample(trained, "--prompt", "-")) == 2
+            assert message in capsys.readouterr().err
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+    def test_what_cannot_be_written_is_told(self, trained: Path) -> None:
+        command = [sys.executable, "-m", "peephole", *self.sample(trained)]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 2
+        assert done.stderr.decode() == (
+            "peephole sample: cannot write to standard output: No space left on device\n"
+        )
 
     def test_it_goes_on_until_nobody_reads(self, trained: Path) -> None:
         words_given = self.sample(trained, "--length", "none", "--prompt", "bad")
@@ -238,8 +290,29 @@ class TestEvaluate:
         assert main(command) == 0
         assert main(["evaluate", run, file]) == 0
         assert "accuracy" in capsys.readouterr().out
+        assert main(["evaluate", run, file, "--dynamic"]) == 2
+        assert "--dynamic: it is for runs of texts" in capsys.readouterr().err
         assert main(["sample", run]) == 2
         assert "is a run of 'table' and not of a text" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--missing", "mean"], "--missing: it is for runs of tables, and this one is of a"),
+            (["--rate", "1"], "--rate: it is the rate of --dynamic; give that too, or leave it"),
+            (["--dynamic", "--rate", "1e30"], "--rate: 1e+30; learning so fast, the model div"),
+        ],
+    )
+    def test_options_that_do_not_go_with_it(
+        self,
+        trained: Path,
+        capsys: pytest.CaptureFixture[str],
+        options: list[str],
+        message: str,
+    ) -> None:
+        command = ["evaluate", str(trained / "run"), str(trained / "words.txt"), *options]
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"peephole evaluate: {message}")
 
     def test_a_run_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evaluate", "gone", "t"]) == 2

@@ -1,5 +1,6 @@
 """A text, encoded once."""
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -235,6 +236,31 @@ class TestCache:
         prints = {c.fingerprint for c in (first, second, third, fourth)}
         assert len(prints) == 4
         assert documents(first)[1] == "text of b"
+
+    @pytest.mark.parametrize(("unit", "word"), [("char", "character"), ("byte", "byte")])
+    def test_a_single_character(
+        self, tmp_path: Path, opened: Opened, unit: decoding.Unit, word: str
+    ) -> None:
+        (tmp_path / "t").write_text("a")
+        with pytest.raises(UserError, match=f"file: .*/t has a single {word}, .* give more text"):
+            opened(tmp_path / "t", unit)
+
+    def test_a_file_that_is_removed_while_it_is_read(
+        self, tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "t").write_text("hello world")
+
+        times = itertools.count()
+
+        def removing(path: Path, unit: decoding.Unit, option: str | None = None) -> object:
+            pieces = list(decoding.decoded(path, unit, option))
+            if next(times) == 1:
+                path.unlink()
+            return pieces
+
+        monkeypatch.setattr(corpora, "decoded", removing)
+        with pytest.raises(UserError, match=r"file: cannot read .*/t: No such file"):
+            opened(tmp_path / "t", "byte")
 
     def test_a_file_that_changes_while_it_is_read(
         self, tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch

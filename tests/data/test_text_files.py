@@ -1,5 +1,6 @@
 """Which files a text is, and their characters."""
 
+import errno
 import os
 import sysconfig
 from pathlib import Path
@@ -34,6 +35,30 @@ class TestTextFiles:
         (tmp_path / "loop").symlink_to(tmp_path)
         assert names(tmp_path) == ["a", "b/a", "b/c/d"]
 
+    def test_what_was_made_of_the_texts_is_none(self, tmp_path: Path) -> None:
+        for name in ("runs/a/run.json", "runs/a/model/c", "cache/CACHEDIR.TAG", "cache/e/ids.bin"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("text")
+        (tmp_path / "t").write_text("text")
+        assert names(tmp_path) == ["t"]
+        assert names(tmp_path / "runs" / "a") == ["model/c", "run.json"]
+
+    def test_a_folder_that_cannot_be_read_is_not_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "secret").mkdir()
+        (tmp_path / "t").write_text("text")
+        scandir = os.scandir
+
+        def refused(path: str) -> object:
+            if str(path).endswith("secret"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refused)
+        with pytest.raises(UserError, match=r"cannot read .*/secret: Permission denied"):
+            text_files(tmp_path)
+
     def test_no_path_is_the_source_of_the_standard_library(self) -> None:
         found = text_files(None)
         assert {"ast.py", "json/decoder.py"} <= {file.name for file in found}
@@ -61,6 +86,10 @@ class TestTextFiles:
         with pytest.raises(UserError, match=f"file: .*{tmp_path}/text.*|{message}") as error:
             text_files(tmp_path / "text", "file")
         assert message in str(error.value)
+
+    def test_a_name_that_is_too_long(self) -> None:
+        with pytest.raises(UserError, match=r"file: cannot read a+: File name too long"):
+            text_files(Path("a" * 300), "file")
 
 
 class TestDecoded:
@@ -100,7 +129,7 @@ class TestDecoded:
         with pytest.raises(UserError) as error:
             list(decoded(tmp_path / "t", "char"))
         assert str(error.value) == (
-            f"{tmp_path}/t is not text: {what}; bytes of any kind can be read (--unit byte)"
+            f"{tmp_path}/t is not text: {what}; a model of bytes (--unit byte) reads any file"
         )
 
     def test_a_file_that_cannot_be_opened(self, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import lzma
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import peephole
 from peephole.errors import Interrupted, UserError
@@ -79,6 +81,8 @@ class TestTrain:
         assert figures == {"learning_curve.png", "position.png"}
         page = (run.path / "report.html").read_text()
         assert samples[-1].splitlines()[0].strip() in page
+        # Else a browser makes one line of a sample.
+        assert "td { white-space: pre-wrap; }" in page
         listed = look(run.path)
         assert (listed.state, listed.task, listed.update, listed.updates) == (
             "finished",
@@ -131,6 +135,9 @@ class TestTrain:
         assert run.metrics["valid.targets"] == 103
         written = "".join(text.sample(run, length=20))
         assert len(written.encode("utf-8", "replace")) >= 20 - 3
+        page = (run.path / "report.html").read_text()
+        assert "nats a byte" in page
+        assert "character" not in page
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -229,8 +236,11 @@ class TestResume:
         (tmp_path / "words.txt").write_text(words(2000, 1))
         with pytest.raises(UserError, match=r"file: "):
             text.resume(tmp_path / "run", tmp_path / "words.txt")
-        with pytest.raises(UserError, match=r"file: "):
+        shutil.rmtree(tmp_path / "cache")
+        with pytest.raises(UserError, match=r"file: not given; .*/run was begun with one"):
             text.resume(tmp_path / "run")
+        # It did not read the standard library to find that out.
+        assert not (tmp_path / "cache").exists()
 
 
 class TestSample:
@@ -302,6 +312,15 @@ class TestSample:
         config = made.path / "model" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
         with pytest.raises(UserError, match=message):
+            text.open_run(made.path)
+
+    def test_a_strangers_weights(self, train: Train) -> None:
+        made = train()
+        file = made.path / "model" / "model.safetensors"
+        weights = load_file(file)
+        weights["output_bias"][1] = math.nan
+        save_file(weights, file)
+        with pytest.raises(UserError, match="has weights that are not finite: it is damaged"):
             text.open_run(made.path)
 
 

@@ -4,6 +4,11 @@ from jsonargparse import Namespace
 
 from peephole.cli import table, text
 from peephole.cli.parser import Parser, real
+from peephole.errors import UserError
+
+# What is for runs of one kind, and its default.
+TABLES = {"missing": None}
+TEXTS = {"dynamic": False, "rate": 0.1}
 
 
 def options(name: str, summary: str) -> Parser:
@@ -24,7 +29,7 @@ def options(name: str, summary: str) -> Parser:
     texts.add_argument(
         "--rate",
         type=real(above=0),
-        default=0.1,
+        default=TEXTS["rate"],
         metavar="R",
         help="the learning rate of that (default: %(default)s)",
     )
@@ -36,4 +41,12 @@ def run(options: Namespace) -> None:
     from peephole.run import Run
 
     is_text = Run.open(options.run).model_config.get("task") == "text"
+    for name, usual in (TABLES if is_text else TEXTS).items():
+        if options[name] != usual:
+            kinds = (
+                "tables, and this one is of a text" if is_text else "texts, and this one is of none"
+            )
+            raise UserError(f"it is for runs of {kinds}; leave it out", name)
+    if options.rate != TEXTS["rate"] and not options.dynamic:
+        raise UserError("it is the rate of --dynamic; give that too, or leave it out", "rate")
     (text if is_text else table).evaluate(options)

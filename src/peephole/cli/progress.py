@@ -134,7 +134,7 @@ class Bar(Bars):
 
 def print_line(line: str) -> None:
     """A line as it is: a column's name may look like markup."""
-    console.print(line, markup=False, soft_wrap=True)
+    console.print(_writable(line), markup=False, soft_wrap=True)
 
 
 def print_table(table: Table) -> None:
@@ -143,7 +143,15 @@ def print_table(table: Table) -> None:
     first = table.rows[0] if table.rows else []
     for k, name in enumerate(table.header):
         number = bool(first) and not isinstance(first[k], str)
-        drawn.add_column(Text(name), justify="right" if number else "left", no_wrap=k == 0)
+        drawn.add_column(
+            Text(_writable(name)), justify="right" if number else "left", no_wrap=k == 0
+        )
     for row in table.rows:
-        drawn.add_row(*(Text(show(cell)) for cell in row))
+        drawn.add_row(*(Text(_writable(show(cell))) for cell in row))
     console.print(drawn)
+
+
+def _writable(text: str) -> str:
+    """What the encoding of standard output lacks as an escape: no training ends for a line."""
+    encoding = getattr(console.file, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -196,16 +196,6 @@ def _training_options(parser: Parser) -> None:
     add_loop(train)
 
 
-def evaluate_options(name: str, summary: str) -> Parser:
-    parser = Parser(name, "RUN FILE", f"{summary.capitalize()}.")
-    group = parser.add_argument_group("Options")
-    group.add_argument("run", metavar="RUN", help="a run folder")
-    group.add_argument("file", metavar="FILE", help="a table of the form it was trained on")
-    _missing_option(group)
-    parser.add_general()
-    return parser
-
-
 def _missing_option(group: Any) -> None:
     group.add_argument(
         "--missing",

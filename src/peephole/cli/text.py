@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from peephole.cli.parser import Parser, optional, real, text, whole, yes_no
 from peephole.cli.training import add_loop, add_run, check_resumed, watched
+from peephole.errors import UserError
 
 if TYPE_CHECKING:
     from peephole.jobs.text import TextRun, TextScores
@@ -282,13 +283,23 @@ def _print_run(run: "TextRun") -> None:
 
 
 def sample(options: Namespace) -> None:
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _standard_input() if options.prompt == "-" else options.prompt
     try:
         for k in range(options.count):
             _write(options, prompt, k)
-    except BrokenPipeError:
-        # Who reads has read enough, as head does. Python would flush at its end, and complain.
+    except OSError as error:
+        # Python would flush at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A broken pipe: who reads has read enough, as head does.
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _standard_input() -> str:
+    """Standard input as it is: no end of a line is changed, and a model of bytes reads any."""
+    if sys.stdin is None:
+        raise UserError("there is no standard input to read it from", "prompt")
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
 
 
 def _write(options: Namespace, prompt: str, k: int) -> None:

@@ -216,7 +216,8 @@ def _write_index(folder: Path, about: object) -> None:
         _sync(path)
         files.append(File(path.name, path.stat().st_size, digest_of(path)))
     data = {"version": VERSION, "about": to_json(about), "files": to_json(tuple(files))}
-    text = json.dumps(data | {"digest": _digest(data)}, ensure_ascii=False)
+    # In ASCII: a file's name may be no text.
+    text = json.dumps(data | {"digest": _digest(data)})
     (folder / INDEX).write_text(text, encoding="utf-8")
     _sync(folder / INDEX)
     sync_folder(folder)

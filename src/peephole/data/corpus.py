@@ -28,6 +28,7 @@ from peephole.errors import UserError
 VERSION = 1
 IDS = "ids.bin"
 HELD_OUT = 0.1
+UNITS = {"char": "character", "byte": "byte"}
 # How many texts a cache keeps.
 MOST_TEXTS = 8
 
@@ -200,19 +201,26 @@ def _encode(
     files: Sequence[TextFile], unit: Unit, to: Path, say: Say, option: str | None
 ) -> _Encoded:
     """Write the ids of all files into one, and tell what they are."""
-    size = sum(file.path.stat().st_size for file in files)
+    marks = tuple(replace(fingerprint.mark(f.path, option), name=f.name) for f in files)
+    size = sum(mark.bytes for mark in marks)
     if size >= 1 << 26:
         say(f"converting {size / 1e6:,.0f} MB of text, once")
-    marks = tuple(replace(fingerprint.mark(f.path, option), name=f.name) for f in files)
     if len(files) == 1:
         length = sum(len(codes) for codes in decoded(files[0].path, unit, option))
         train = [int(length * (1 - HELD_OUT))]
         lengths: list[int] = [train[0], length - train[0]]
         names, held = [files[0].name] * 2, [False, True]
+        if not train[0]:
+            raise UserError(
+                f"{files[0].path} has a single {UNITS[unit]}, of which none would be left to train "
+                "on; give more text",
+                option,
+            )
     else:
         names = [file.name for file in files]
         held = chosen(names).tolist()
-        train = [0 if out else _all(file) for file, out in zip(files, held, strict=True)]
+        # No file has more characters than bytes.
+        train = [0 if out else mark.bytes for mark, out in zip(marks, held, strict=True)]
     alphabet = Alphabet("byte")
     if unit == "char":
         alphabet = Alphabet.of(_counts(files, train, option))
@@ -228,11 +236,6 @@ def _encode(
     if sum(lengths) != sum(written) or _difference(files, marks, "the text", option):
         raise UserError("the text changed while it was read; try again", option)
     return _Encoded(marks, alphabet, tuple(names), tuple(lengths), tuple(held))
-
-
-def _all(file: TextFile) -> int:
-    """No file has more characters than bytes."""
-    return file.path.stat().st_size
 
 
 def _counts(files: Sequence[TextFile], most: Sequence[int], option: str | None) -> Codes:

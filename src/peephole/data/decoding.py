@@ -58,5 +58,5 @@ def _code_points(text: str) -> Codes:
 
 def _no_text(path: Path, why: str, option: str | None) -> UserError:
     return UserError(
-        f"{path} is not text: {why}; bytes of any kind can be read (--unit byte)", option
+        f"{path} is not text: {why}; a model of bytes (--unit byte) reads any file", option
     )

@@ -186,7 +186,10 @@ def differs(file: Path, known: Mark, option: str | None = None) -> bool:
     Raises:
         UserError: it cannot be read.
     """
-    status = file.stat()
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}", option) from error
     if status.st_size != known.bytes:
         return True
     times = (status.st_mtime_ns, status.st_ctime_ns) == (known.modified, known.changed)

@@ -74,7 +74,8 @@ class Page:
         environment.filters["show"] = show
         environment.filters["runs"] = _runs
         html = environment.get_template("page.html").render(page=self)
-        path.write_text(html, encoding="utf-8")
+        # A file's name may be no text.
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def _runs(blocks: list[Block]) -> list[tuple[bool, list[Block]]]:

@@ -161,3 +161,7 @@ def test_costs_add_up() -> None:
     cost.add(np.array([4.0], np.float32), 2)
     assert (cost.nats, cost.targets, cost.mean) == (7.0, 3, 7 / 3)
     assert cost.positions() == [(1, 1.0), (2, 3.0)]
+
+
+def test_perplexity_has_no_end() -> None:
+    assert Cost(nats=1e4, targets=1).perplexity == math.inf

@@ -15,6 +15,7 @@ from peephole.train import Fit
 
 # How many samples the page shows, from the first to the last.
 MOST_SAMPLES = 6
+UNITS = {"char": "character", "byte": "byte"}
 
 
 def write(live: LiveRun, fitted: Fit, cost: Cost, config: Mapping[str, Any]) -> None:
@@ -25,34 +26,35 @@ def write(live: LiveRun, fitted: Fit, cost: Cost, config: Mapping[str, Any]) -> 
         f"A model of {config['file'] or 'the standard library'}",
         f"peephole {__version__}, {fitted.seconds:.0f} s of training",
     )
-    page.add("Scores", score_table("held-out part", cost))
-    page.add("Figures", *_drawn(live.figures, evaluations, cost))
+    unit = UNITS[config["unit"]]
+    page.add("Scores", score_table("held-out part", unit, cost))
+    page.add("Figures", *_drawn(live.figures, evaluations, unit, cost))
     page.add("What it wrote, over time", *_samples(events))
     page.add("Data", *(Text(note) for note in live.about.notes))
     page.add("Settings", Table(("setting", "value"), list(_flat(config))))
     page.write(live.path / REPORT)
 
 
-def score_table(name: str, cost: Cost) -> Table:
+def score_table(name: str, unit: str, cost: Cost) -> Table:
     """A row for each measure."""
     return Table(
         (name, "model"),
         [
-            ("nats a character", cost.mean),
-            ("bits a character", cost.bits),
+            (f"nats a {unit}", cost.mean),
+            (f"bits a {unit}", cost.bits),
             ("perplexity", cost.perplexity),
         ],
-        f"{cost.targets:,} characters",
+        f"{cost.targets:,} {unit}s",
     )
 
 
-def _drawn(folder: Path, evaluations: list[dict[str, Any]], cost: Cost) -> list[Figure]:
+def _drawn(folder: Path, evaluations: list[dict[str, Any]], unit: str, cost: Cost) -> list[Figure]:
     curve, positions = folder / "learning_curve.png", folder / "position.png"
-    figures.learning_curve(curve, evaluations)
-    figures.by_position(positions, cost)
+    figures.learning_curve(curve, evaluations, unit)
+    figures.by_position(positions, cost, unit)
     return [
-        Figure(curve, "Nats a character by update."),
-        Figure(positions, "Nats a character by its position in a held-out document."),
+        Figure(curve, f"Nats a {unit} by update."),
+        Figure(positions, f"Nats a {unit} by its position in a held-out document."),
     ]
 
 

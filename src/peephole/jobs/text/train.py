@@ -178,6 +178,8 @@ def resume(
     path, watch = Path(path), watch or Watch()
     with resumed(path) as live:
         config = runs.read_config(path, Config)
+        if file is None and config.file is not None:
+            raise UserError(f"not given; {path} was begun with one: give it again", "file")
         training = config.train
         if on_nonfinite is not None:
             training = replace(training, on_nonfinite=on_nonfinite)

@@ -110,6 +110,8 @@ def open_run(path: str | Path) -> tuple[Alphabet, TextModel]:
     with torch.device("meta"):
         model = TextModel(config.alphabet.size, config.network)
     opened.load_weights(model)
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise UserError(f"{opened.path / 'model'} has weights that are not finite: it is damaged")
     return config.alphabet, model.eval()
 
 
@@ -164,7 +166,8 @@ def evaluate(
         rate: the learning rate of that.
 
     Raises:
-        UserError: the run is damaged or not of a text, or the file is not text.
+        UserError: the run is damaged or not of a text, the file is not text, or the rate is so
+            high that what learns comes to nothing.
     """
     if not 0 < rate < math.inf:
         raise UserError(f"{rate}; it must be more than 0", "rate")
@@ -175,6 +178,9 @@ def evaluate(
     ids = np.concatenate([piece for part in parts for piece in part])
     stretches = scoring.whole(np.concatenate([[0], np.cumsum(lengths)]), range(len(files)))
     memory = InMemory(ids)
+    learning = scoring.dynamic(model, memory, stretches, rate=rate) if dynamic else None
+    if learning is not None and not math.isfinite(learning.perplexity):
+        raise UserError(f"{rate:g}; learning so fast, the model diverged: give a lower one", "rate")
     gzip, xz = _compressed(files)
     return TextScores(
         unit=alphabet.unit,
@@ -183,7 +189,7 @@ def evaluate(
         unknown=int((ids == UNKNOWN).sum()) if alphabet.unit == "char" else 0,
         others=alphabet.others,
         static=scoring.static(model, memory, stretches),
-        dynamic=scoring.dynamic(model, memory, stretches, rate=rate) if dynamic else None,
+        dynamic=learning,
         gzip=gzip,
         xz=xz,
     )

@@ -68,7 +68,10 @@ class Cost:
     @property
     def perplexity(self) -> float:
         """Of a character: among so many that are equally likely a choice is as hard."""
-        return math.exp(self.mean)
+        try:
+            return math.exp(self.mean)
+        except OverflowError:
+            return math.inf
 
     def positions(self) -> list[tuple[int, float]]:
         """Where each bin of ``by_position`` begins, counted from 1, and its nats a character."""

@@ -61,7 +61,8 @@ class Plain(TextModel):
         Returns:
             The logits, and the state of each stream at its end.
         """
-        hidden, state = self.lstm(self.embedded(inputs), state)
+        x = self.embedded(inputs.flatten()).unflatten(0, inputs.shape)
+        hidden, state = self.lstm(x, state)
         return F.linear(hidden, self.output_weight, self.output_bias), state
 
     def forward(

@@ -61,7 +61,7 @@ class Plain(TextModel):
         Returns:
             The logits, and the state of each stream at its end.
         """
-        x = self.embedded(inputs.flatten()).unflatten(0, inputs.shape)
+        x = self.embedded(inputs.flatten()).view(*inputs.shape, -1)
         hidden, state = self.lstm(x, state)
         return F.linear(hidden, self.output_weight, self.output_bias), state
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "sampler": "deciding which sequences make an update, and whether similar lengths are worth it",
     "tables": "a table of 10 million rows: conversion, second start, memory, waiting for data",
     "engine": "the training loop: its own cost, beside a bare loop, and waiting for data",
+    "text": "a character model: training beside torch.nn, and sampling",
     "reproduce": "the seed experiment, from its command to its report",
     "report": "all bars, and what the newest results say of them, in Markdown",
 }

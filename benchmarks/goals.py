@@ -178,6 +178,30 @@ def _own_cost(line: Line) -> tuple[float, str]:
     return median, f"{name}, quartiles {low:.3g} to {high:.3g}"
 
 
+def _text_speed(kind: str) -> Callable[[Sequence[Line]], Found | None]:
+    def find(lines: Sequence[Line]) -> Found | None:
+        rows = newest(
+            line for line in lines if line["benchmark"] == "text" and line["kind"] == kind
+        )
+        if not rows:
+            return None
+        rates = rows[-1]["characters_a_second"]
+        detail = f"{rates['peephole']:,.0f} of {rates['torch.nn']:,.0f} characters/s"
+        return Found(rows[-1]["ratio"]["median"], detail, rows[-1:], rows[-1]["ceiling"])
+
+    return find
+
+
+def _text_sampling(lines: Sequence[Line]) -> Found | None:
+    """The model that wrote last, whatever its size."""
+    rows = [line for line in lines if line["benchmark"] == "text" and line["kind"] == "sampling"]
+    if not rows:
+        return None
+    size, what = rows[-1]["size"], "a run" if rows[-1]["trained"] else "untrained"
+    detail = f"{size['L']} layers of {size['H']}, {what}"
+    return Found(rows[-1]["characters_a_second"]["median"], detail, rows[-1:])
+
+
 LSTM, GRU_RNN, TORCHS = ("LSTM",), ("GRU", "RNN"), ("LSTM", "GRU", "RNN")
 
 GOALS = (
@@ -241,6 +265,25 @@ GOALS = (
         1.6,
         2.0,
         _mean(LSTM, "train", "best / lengths"),
+    ),
+    Goal(
+        "training a character model, 2 x 128, 50 x 50 (char-rnn's own), against `torch.nn.LSTM`",
+        1.2,
+        1.5,
+        _text_speed("char-rnn"),
+    ),
+    Goal(
+        "the same, 2 x 256, embeddings tied, 16 x 64 (the default)",
+        1.2,
+        1.5,
+        _text_speed("default"),
+    ),
+    Goal(
+        "sampling one stream of characters",
+        3000,
+        None,
+        _text_sampling,
+        "characters/s",
     ),
     Goal("`peephole reproduce`, full size, two cores", 240, 150, _reproduce, "s", at_most=True),
     Goal(

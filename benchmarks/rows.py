@@ -1,7 +1,7 @@
 """What is measured of one kind, mode and size, and what follows from it."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Row:
     @property
     def mm_gflops(self) -> float:
         """The rate of ``torch.mm`` in the same run."""
-        return mm_gflop() / statistics.median(self.mm_seconds)
+        return _mm_gflops(self.mm_seconds)
 
     def gflop(self, contender: str) -> float:
         """What it must do, as ``kinds.gflop`` counts."""
@@ -80,10 +80,7 @@ class Row:
 
     def share(self, contender: str) -> float:
         """Of ``torch.mm``'s rate, that it does its useful multiply-adds with."""
-        if MM in self.measured.seconds:
-            slower = self.measured.ratio(contender, MM).median
-            return self.gflop(contender) / mm_gflop() / slower
-        return self.gflops()[contender] / self.mm_gflops
+        return share_of_mm(self.measured, self.mm_seconds, contender, self.gflop(contender))
 
     def gflops(self) -> dict[str, float]:
         """Useful GFLOP/s of each contender, at its median."""
@@ -146,17 +143,62 @@ def measure_row(
     all = contenders(kind, size, names, backend=backend)
     check_agreement(all, mode)
     calls = {name: contender.call(mode) for name, contender in all.items()}
+    measured, mm_seconds = beside_mm(
+        calls, seconds, among=size.H >= MM_AMONG, min_rounds=min_rounds, on_round=on_round
+    )
+    backends = {n: contender.backend for n, contender in all.items() if contender.backend}
+    return Row(kind, mode, size, len(batch(size).values), measured, mm_seconds, backends)
+
+
+def beside_mm(
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float,
+    *,
+    among: bool,
+    min_rounds: int = MIN_ROUNDS,
+    on_round: Callable[[float], None] = lambda share: None,
+) -> tuple[Measurement, list[float]]:
+    """Time calls, and ``torch.mm`` in the same run.
+
+    Args:
+        calls: what to time, by name.
+        seconds: the budget for all of them together.
+        among: whether the product runs in each round, as ``mm``, or before and after all.
+        min_rounds: as in ``measure``.
+        on_round: as in ``measure``.
+
+    Returns:
+        What was measured, and times of the product.
+    """
     product = {MM: mm()}
-    among = size.H >= MM_AMONG
     before_and_after = min(seconds, MM_SECONDS) / 2
     mm_seconds = [] if among else measure(product, before_and_after).seconds[MM]
     measured = measure(
-        calls | product if among else calls,
+        {**calls, **product} if among else calls,
         seconds,
         seed=SEED,
         min_rounds=min_rounds,
         on_round=on_round,
     )
     mm_seconds += measured.seconds[MM] if among else measure(product, before_and_after).seconds[MM]
-    backends = {n: contender.backend for n, contender in all.items() if contender.backend}
-    return Row(kind, mode, size, len(batch(size).values), measured, mm_seconds, backends)
+    return measured, mm_seconds
+
+
+def share_of_mm(
+    measured: Measurement, mm_seconds: Sequence[float], name: str, gflop: float
+) -> float:
+    """Of ``torch.mm``'s rate in the same run, that a call does its useful multiply-adds with.
+
+    Args:
+        measured: as ``beside_mm`` gives it.
+        mm_seconds: likewise.
+        name: of the call.
+        gflop: what it cannot do without.
+    """
+    if MM in measured.seconds:
+        return gflop / mm_gflop() / measured.ratio(name, MM).median
+    return gflop / measured.times(name).median / _mm_gflops(mm_seconds)
+
+
+def _mm_gflops(mm_seconds: Sequence[float]) -> float:
+    return mm_gflop() / statistics.median(mm_seconds)

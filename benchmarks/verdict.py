@@ -40,7 +40,7 @@ class Goal:
         bar: what must be reached.
         aim: what is hoped for; None where there is none.
         find: takes it out of lines, oldest first; None where they do not say.
-        unit: "x", "%", "s" or "GiB".
+        unit: "x", "%", "s", "GiB" or "characters/s".
         at_most: less is better.
     """
 
@@ -70,7 +70,7 @@ class Goal:
             return "–"
         scaled = value * 100 if self.unit == "%" else value
         text = ""
-        for digits in range(0 if self.unit in "%s" else 2, 9):
+        for digits in range(0 if self.unit in ("%", "s", "characters/s") else 2, 9):
             text = f"{scaled:.{digits}f}"
             shown = float(text) / 100 if self.unit == "%" else float(text)
             if all(self.meets(shown, x) == self.meets(value, x) for x in (self.bar, self.aim)):

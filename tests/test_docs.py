@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from peephole.cli import main
+from tests.tasks.text.texts import words
 
 ROOT = Path(__file__).parents[1]
 README, LAYERS = ROOT / "README.md", ROOT / "docs" / "layers.md"
@@ -34,6 +35,9 @@ def test_the_readme_s_commands_and_code_run_as_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("input.txt", "other.txt"):
+        # Of so small a text the most passes there are take seconds.
+        Path(name).write_text("ROMEO: " + words(500))
     lines = [line for block in blocks(README, "console") for line in block.splitlines()]
     commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ peephole ")]
     assert len(commands) >= 4

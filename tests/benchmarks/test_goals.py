@@ -77,6 +77,23 @@ def engine(kind: str, **changes: Any) -> dict[str, Any]:
     return {"benchmark": "engine", "kind": kind, "size": {"B": 16}, **own, **changes}
 
 
+def text(kind: str, ratio: float = 1.3) -> dict[str, Any]:
+    if kind == "sampling":
+        own: dict[str, Any] = {
+            "size": {"L": 2, "H": 512},
+            "trained": True,
+            "characters_a_second": {"median": 3456.7},
+        }
+    else:
+        own = {
+            "size": {"H": 128},
+            "ratio": {"median": ratio},
+            "ceiling": 2.0,
+            "characters_a_second": {"peephole": 65_000.0, "torch.nn": 50_000.0},
+        }
+    return {"benchmark": "text", "kind": kind, **own}
+
+
 class TestFound:
     def test_a_mean_is_geometric_and_over_the_sizes(self) -> None:
         lines = [layers({"best / auto": m}, size=s) for m, s in zip((1, 4), SIZES, strict=False)]
@@ -153,6 +170,9 @@ class TestFound:
             sampler(0.004),
             engine("toy"),
             engine("vowels"),
+            text("char-rnn"),
+            text("default"),
+            text("sampling"),
             {
                 "benchmark": "tables",
                 "kind": "csv",
@@ -205,6 +225,26 @@ class TestFound:
         assert found is not None
         assert (found.value, found.detail) == (1.25, "3,900 of vowels")
         assert steps.verdict(found) == "missed"
+
+    def test_a_character_model_is_judged_for_each_kind(self) -> None:
+        lines = [text("char-rnn", 1.1), text("char-rnn", 1.3), text("default", 1.6)]
+        found = goal("training a character model").find(lines)
+        assert found is not None
+        assert (found.value, found.ceiling) == (1.3, 2.0)
+        assert found.detail == "65,000 of 50,000 characters/s"
+        default = goal("the same, 2 x 256")
+        assert default.verdict(default.find(lines)) == "aim"
+        assert default.find(lines[:2]) is None
+
+    def test_sampling_is_by_the_model_that_wrote_last(self) -> None:
+        sampling = goal("sampling one stream")
+        other = text("sampling") | {"size": {"L": 1, "H": 1024}}
+        found = sampling.find([other, text("sampling")])
+        assert found is not None
+        assert found.detail == "2 layers of 512, a run"
+        assert list(found.lines) == [text("sampling")]
+        assert sampling.told(found.value) == "3457 characters/s"
+        assert sampling.find([text("default")]) is None
 
     def test_the_last_line_counts(self) -> None:
         first, last = layers({"best / auto": 1.0}), layers({"best / auto": 3.0})

@@ -19,7 +19,7 @@ def options(name: str, summary: str) -> Parser:
         "file", metavar="FILE", help="a table of the form it was trained on; or a text, or a folder"
     )
     tables = parser.add_argument_group("Tables")
-    table._missing_option(tables)
+    table.missing_option(tables)
     texts = parser.add_argument_group("Texts")
     texts.add_argument(
         "--dynamic",

@@ -196,7 +196,7 @@ def _training_options(parser: Parser) -> None:
     add_loop(train)
 
 
-def _missing_option(group: Any) -> None:
+def missing_option(group: Any) -> None:
     group.add_argument(
         "--missing",
         choices=["error", "forward", "mean"],
@@ -216,7 +216,7 @@ def predict_options(name: str, summary: str) -> Parser:
     group.add_argument("run", metavar="RUN", help="a run folder")
     group.add_argument("file", metavar="FILE", help="a table of the form it was trained on")
     group.add_argument("--out", metavar="FILE", required=True, help=f"where to write: {FORMATS}")
-    _missing_option(group)
+    missing_option(group)
     _overwrite_option(group)
     parser.add_general()
     return parser

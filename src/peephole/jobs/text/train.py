@@ -29,6 +29,7 @@ from peephole.run import About, LiveRun, Run
 from peephole.tasks.text import scoring
 from peephole.tasks.text.model import TextModel
 from peephole.tasks.text.scoring import Cost
+from peephole.tasks.text.task import TextTask
 from peephole.train import Engine, Fit
 
 BUDGET = "5m"
@@ -263,7 +264,7 @@ def _train(
     assert isinstance(model, TextModel)
     finished = None
     if live is not None:
-        cost = score(prepared, model)
+        cost = score(prepared.task, model)
         metrics = _metrics(cost, prepared, fitted)
         live.events.append({"event": "final", **metrics})
         live.write_model(model_config(prepared), model)
@@ -293,12 +294,11 @@ def _metrics(cost: Cost, prepared: Prepared, fitted: Fit) -> dict[str, float]:
     }
 
 
-def score(prepared: Prepared, model: TextModel) -> Cost:
+def score(task: TextTask, model: TextModel) -> Cost:
     """What the held-out part costs: each document from its beginning to its end.
 
     Where that would take long, as many parts of documents as make up ``SCORED`` characters.
     """
-    task = prepared.task
     stretches = task.held_out
     if sum(s.end - s.scored for s in stretches) > SCORED:
         stretches = scoring.spread(stretches, SCORED)

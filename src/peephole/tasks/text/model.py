@@ -60,7 +60,8 @@ class TextModel(nn.Module):
 
     def initial_state(self, sequences: int) -> State:
         """Zeros."""
-        zeros = self.output_bias.new_zeros(len(self.layers), sequences, self.network.hidden_size)
+        H = self.network.hidden_size
+        zeros = self.output_bias.new_zeros(self.network.layers, sequences, H)
         return (zeros,) * self.network.states
 
     def forward(

@@ -88,7 +88,7 @@ class Setting:
 
 SETTINGS = {
     "char-rnn": Setting(Network("lstm", 128, 2, 128, tied=False), 50, 50),
-    "default": Setting(Network(), 16, 64),
+    "default": Setting(Network("lstm", 256, 2, 128, tied=False), 16, 64),
 }
 KINDS = (*SETTINGS, SAMPLING)
 
@@ -101,7 +101,7 @@ characters follow each other with the state carried. Both begin with the same we
   torch.nn   the same model on one torch.nn.LSTM, on dense windows [W, S]: no padding is needed
 
   char-rnn   2 layers of 128, 50 streams x 50 characters: char-rnn's own (Karpathy 2015)
-  default    2 layers of 256, embeddings tied, 16 streams x 64
+  default    2 layers of 256, embeddings of 128, 16 streams x 64
 
 The ratio is how many times as fast peephole is. Its ceiling is what it would be if all its
 multiply-adds ran at torch.mm's rate in the same run.

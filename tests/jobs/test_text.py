@@ -194,6 +194,10 @@ class TestTrain:
             train(tmp_path / "t", training=TrainSettings(updates=1))
         assert not (tmp_path / "run").exists()
 
+    def test_an_empty_name_is_not_the_folder_that_one_is_in(self, train: Train) -> None:
+        with pytest.raises(UserError, match="file: an empty name; leave it out for Python's"):
+            train("")
+
 
 class TestResume:
     def test_a_run_that_was_interrupted_ends_as_if_it_never_was(

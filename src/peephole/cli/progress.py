@@ -104,7 +104,8 @@ class Bar(Bars):
         for key, name in (("loss", "validation loss"), ("accuracy", "accuracy"), ("rmse", "RMSE")):
             if key in event:
                 self.metrics += f", {name} {event[key]:.4g}"
-        note = f"epoch {event['epoch']:g}, training loss {event['train_loss']:.4f}{self.metrics}"
+        epoch = round(event["epoch"], 2)
+        note = f"epoch {epoch:g}, training loss {event['train_loss']:.4f}{self.metrics}"
         tenth = 10 * done // of
         if tenth > self.tenths:
             self.tenths = tenth

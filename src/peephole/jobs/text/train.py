@@ -223,6 +223,8 @@ class _Given:
         seed: int,
         notes: "_Notes",
     ) -> Prepared:
+        if self.file == "":
+            raise UserError("an empty name; leave it out for Python's standard library", "file")
         return prepare(
             None if self.file is None else Path(self.file),
             unit,

@@ -36,7 +36,7 @@ Train = Callable[..., TextRun]
 def train(tmp_path: Path) -> Train:
     """Train for a moment, on 2,000 characters where nothing else is named."""
 
-    def short(file: Path | None = None, **options: Any) -> TextRun:
+    def short(file: str | Path | None = None, **options: Any) -> TextRun:
         if file is None:
             file = tmp_path / "words.txt"
             file.write_text(words(2000))

@@ -28,7 +28,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
     """The networks that are measured; a machine that does 10^10 multiplications a second."""
     found: list[Network] = []
 
-    def fast(corpus: Corpus, network: Network, training: Any, seed: int) -> float:
+    def fast(
+        corpus: Corpus, network: Network, training: Any, seed: int, lasting: float = 1.0
+    ) -> float:
         found.append(network)
         return 1e10 / budgets._work(network, corpus.alphabet.size)
 
@@ -107,13 +109,37 @@ def test_what_a_person_chose_stays(corpus: Corpus, measured: list[Network]) -> N
         corpus, 300, hidden_size=40, dropout=0.25, window=50, streams=7, learning_rate=0.5
     )
     assert (chosen.network.hidden_size, chosen.network.dropout) == (40, 0.25)
-    assert [network.hidden_size for network in measured] == [40]
+    assert [(network.hidden_size, network.dropout) for network in measured] == [(40, 0.25)] * 2
     training = chosen.training
     assert (training.window, training.streams, training.learning_rate) == (50, 7, 0.5)
     assert chosen.network.tied is (chosen.network.embedding_size == 40)
     assert settled(corpus, 300, tied=True).network.tied
     peeping = settled(corpus, 300, cell="gru", layer_norm="output").network
     assert (peeping.cell, peeping.layer_norm) == ("gru", "output")
+
+
+def test_the_speed_that_counts_is_with_what_is_dropped(
+    corpus: Corpus, measured: list[Network]
+) -> None:
+    chosen = settled(corpus, 3000)
+    assert chosen.network.dropout > 0
+    assert [network.dropout for network in measured] == [0, chosen.network.dropout]
+    assert measured[-1] == chosen.network
+
+
+@pytest.mark.parametrize(("budget", "wanted"), [(5, 1), (300, 3), (86400, 10)])
+def test_a_hundredth_of_the_budget_measures(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, budget: float, wanted: float
+) -> None:
+    found: list[float] = []
+
+    def fast(*_: object) -> float:
+        found.append(float(_[4]) if len(_) > 4 else 1.0)
+        return 1e4
+
+    monkeypatch.setattr(budgets, "speed", fast)
+    settled(corpus, budget)
+    assert found == [1.0, wanted]
 
 
 def test_where_nothing_is_open_nothing_is_measured(corpus: Corpus, measured: list[Network]) -> None:

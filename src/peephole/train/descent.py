@@ -91,7 +91,8 @@ class Adam:
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
         self.parameters = parameters
-        self.own = torch.optim.AdamW(parameters, lr=0.0, weight_decay=decay)
+        # Each weight is touched once: several times as fast as torch's own choice on a CPU.
+        self.own = torch.optim.AdamW(parameters, lr=0.0, weight_decay=decay, fused=True)
 
     def step(self, gradient: Gradient, rate: float, scale: float) -> None:
         """Change the weights by gradients that are to be multiplied by ``scale``."""
@@ -112,9 +113,7 @@ class Adam:
         for name, tensor in tensors.items():
             k, _, what = name.partition(".")
             parameter = self.parameters[int(k)]
-            # The number of steps stays where torch counts it.
-            place = tensor.device if what == "step" else parameter.device
-            self.own.state[parameter][what] = tensor.to(place)
+            self.own.state[parameter][what] = tensor.to(parameter.device)
 
 
 def optimizer(parameters: list[nn.Parameter], settings: Settings) -> Sgd | Adam:

@@ -82,8 +82,8 @@ STREAMS, WINDOW = 16, 64
 # More passes over a small text bring nothing, however long there is.
 MOST_PASSES = 100
 
-# How long to measure a speed, and in how many updates at least, after the first.
-MEASURED_SECONDS, MEASURED_UPDATES = 1.0, 3
+# How long to measure a speed, at least and at most, and in how many updates after the first.
+MEASURED_SECONDS, MOST_MEASURED_SECONDS, MEASURED_UPDATES = 1.0, 10.0, 3
 # How many times as many characters are scored in a second as are trained on.
 SCORING = 3.0
 
@@ -144,30 +144,34 @@ def settle(
         streams=_given(training.streams, STREAMS),
         window=_given(training.window, WINDOW),
     )
-    measured: tuple[Network, float] | None = None
     text = int(corpus.lengths[~corpus.held_out].sum())
+    alphabet = corpus.alphabet.size
 
     def left() -> float:
         return budget - (time.monotonic() - began)
 
+    first: tuple[Network, float] | None = None
     if model.hidden_size is None:
         network = _network(model, REFERENCE)
-        measured = network, speed(corpus, network, training, seed)
-        size = largest(text, measured, model, corpus.alphabet.size, left())
+        first = network, speed(corpus, network, training, seed)
+        size = largest(text, first, model, alphabet, left())
     else:
         hidden = model.hidden_size
         size = min(SIZES, key=lambda s: abs(s.hidden_size - hidden))
     network = _network(model, size)
     check(network)
     training = replace(training, learning_rate=_given(training.learning_rate, size.learning_rate))
+    measured = None
     if training.updates is None:
-        if measured is None or measured[0] != network:
-            measured = network, speed(corpus, network, training, seed)
-        updates = _updates(corpus, training, measured[1], left(), seed)
-        training = replace(training, updates=updates)
+        first = first or (network, speed(corpus, network, training, seed))
+        # Dropping takes time too, and how much is dropped follows from how much can be read.
+        read = _work(first[0], alphabet) * first[1] / _work(network, alphabet) * left()
+        dropped = _dropping(network, model, read / text)
+        measured = speed(corpus, dropped, training, seed, _lasting(budget))
+        training = replace(training, updates=_updates(corpus, training, measured, left(), seed))
     network = _dropping(network, model, _passes(corpus, training, seed))
     check(network)
-    settled = Budget(network, training, None if measured is None else measured[1])
+    settled = Budget(network, training, measured)
     say(described(settled, corpus, seed))
     return settled
 
@@ -187,15 +191,21 @@ def described(settled: Budget, corpus: Corpus, seed: int) -> str:
     )
 
 
-def speed(corpus: Corpus, network: Network, training: TrainSettings, seed: int) -> float:
-    """How many characters a second this machine trains on, by a short measurement."""
+def speed(
+    corpus: Corpus,
+    network: Network,
+    training: TrainSettings,
+    seed: int,
+    lasting: float = MEASURED_SECONDS,
+) -> float:
+    """How many characters a second this machine trains on, measured for ``lasting`` seconds."""
     assert training.window is not None
     task = TextTask(corpus, network, training.window)
     times: list[float] = []
 
     def note() -> None:
         times.append(time.monotonic())
-        if len(times) > MEASURED_UPDATES and times[-1] - times[0] > MEASURED_SECONDS:
+        if len(times) > MEASURED_UPDATES and times[-1] - times[0] > lasting:
             raise _Enough
 
     short = replace(training, updates=10**6, learning_rate=1e-3, schedule="constant")
@@ -205,6 +215,11 @@ def speed(corpus: Corpus, network: Network, training: TrainSettings, seed: int) 
     # The median: what else the machine does for a moment is not its speed.
     each = statistics.median(after - before for before, after in pairwise(times))
     return _characters_an_update(task, training, seed) / each
+
+
+def _lasting(budget: float) -> float:
+    """How many seconds of a budget to measure the speed of what is chosen."""
+    return min(max(MEASURED_SECONDS, budget / 100), MOST_MEASURED_SECONDS)
 
 
 def largest(

@@ -98,4 +98,6 @@ def _write(path: Path, parts: bytes | Iterable[Part]) -> None:
 
 def dumped(data: object) -> bytes:
     """JSON to be read by people too."""
-    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file's name may be no text; what cannot be encoded becomes JSON's own escape.
+    return text.encode(errors="backslashreplace")

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from peephole.cli.parser import Parser, UsageError, optional, real, text, whole, yes_no
-from peephole.cli.training import add_loop, add_run, check_resumed, watched
+from peephole.cli.training import (
+    add_loop,
+    add_run,
+    check_resumed,
+    chosen,
+    chosen_anew,
+    watched,
+)
 
 if TYPE_CHECKING:
     from peephole.jobs.table import Scores, TableRun
@@ -262,9 +269,7 @@ def train(options: Namespace) -> None:
 def _begin(options: Namespace, watch: "Watch") -> "TableRun":
     from peephole.jobs import table
 
-    model, training = dict(vars(options.model)), dict(vars(options.train))
-    if model["peephole"] == "none":
-        model["peephole"] = None
+    model, training = chosen(options)
     return table.train(
         options.file,
         target=options.target,
@@ -290,11 +295,6 @@ def _begin(options: Namespace, watch: "Watch") -> "TableRun":
 def _resume(options: Namespace, watch: "Watch") -> "TableRun":
     from peephole.jobs import table
 
-    chosen = {
-        name: vars(options.train)[name]
-        for name in ("on_nonfinite", "device")
-        if f"train.{name}" in options.typed
-    }
     return table.resume(
         options.resume,
         options.file,
@@ -302,7 +302,7 @@ def _resume(options: Namespace, watch: "Watch") -> "TableRun":
         test=options.test,
         cache=options.cache,
         watch=watch,
-        **chosen,
+        **chosen_anew(options),
     )
 
 

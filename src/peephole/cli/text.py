@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from peephole.cli.parser import Parser, optional, real, text, whole, yes_no
-from peephole.cli.training import add_loop, add_run, check_resumed, watched
+from peephole.cli.training import (
+    add_loop,
+    add_run,
+    check_resumed,
+    chosen,
+    chosen_anew,
+    watched,
+)
 from peephole.errors import UserError
 
 if TYPE_CHECKING:
@@ -223,9 +230,7 @@ def train(options: Namespace) -> None:
 def _begin(options: Namespace, watch: "Watch") -> "TextRun":
     from peephole.jobs import text as job
 
-    model, training = dict(vars(options.model)), dict(vars(options.train))
-    if model["peephole"] == "none":
-        model["peephole"] = None
+    model, training = chosen(options)
     return job.train(
         options.get("file"),
         unit=options.unit,
@@ -244,18 +249,13 @@ def _begin(options: Namespace, watch: "Watch") -> "TextRun":
 def _resume(options: Namespace, watch: "Watch") -> "TextRun":
     from peephole.jobs import text as job
 
-    chosen = {
-        name: vars(options.train)[name]
-        for name in ("on_nonfinite", "device")
-        if f"train.{name}" in options.typed
-    }
     return job.resume(
         options.resume,
         options.get("file"),
         cache=options.cache,
         watch=watch,
         on_sample=_print_sample,
-        **chosen,
+        **chosen_anew(options),
     )
 
 

@@ -91,6 +91,23 @@ def add_loop(train: Any) -> None:
     )
 
 
+def chosen(options: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was chosen for the network, and for its training, by name."""
+    model, training = dict(vars(options.model)), dict(vars(options.train))
+    if model["peephole"] == "none":
+        model["peephole"] = None
+    return model, training
+
+
+def chosen_anew(options: Namespace) -> dict[str, Any]:
+    """What was given that a run may go on with other than it began."""
+    return {
+        name: vars(options.train)[name]
+        for name in ("on_nonfinite", "device")
+        if f"train.{name}" in options.typed
+    }
+
+
 def check_resumed(options: Namespace, parser: Parser, allowed: Sequence[str]) -> None:
     """Raise UsageError where an option is given that belongs to the run that is resumed."""
     for name in sorted(options.typed - {*ALWAYS, *allowed}):

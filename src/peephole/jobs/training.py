@@ -52,6 +52,19 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class Notes:
+    """Takes the lines about the data: they are shown, and kept for a run that begins."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if self.watch.say is not None and is_first():
+            self.watch.say(line)
+
+
 def check_out(out: str | Path | None, overwrite: bool) -> None:
     """See that a run can begin, or begin again, in ``out``.
 

@@ -24,10 +24,13 @@ LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=9).map(
 )
 
 
-def shares(choice: Choice, logits: np.ndarray, draws: int = 4000) -> np.ndarray:
-    """How often each id is drawn, over evenly spaced random numbers."""
-    counts = Counter(choice.draw(logits, (k + 0.5) / draws) for k in range(draws))
-    return np.array([counts[id] / draws for id in range(len(logits))])
+DRAWS = 4000
+
+
+def shares(choice: Choice, logits: np.ndarray) -> np.ndarray:
+    """How often each id is drawn, over evenly spaced random numbers: within 1 / DRAWS."""
+    counts = Counter(choice.draw(logits, (k + 0.5) / DRAWS) for k in range(DRAWS))
+    return np.array([counts[id] / DRAWS for id in range(len(logits))])
 
 
 class TestChoice:
@@ -35,7 +38,9 @@ class TestChoice:
     @hypothesis.settings(max_examples=20)
     def test_by_itself_it_is_softmax(self, logits: np.ndarray, temperature: float) -> None:
         wanted = torch.softmax(torch.from_numpy(logits).double() / temperature, 0).numpy()
-        np.testing.assert_allclose(shares(Choice(temperature), logits), wanted, atol=1e-3)
+        np.testing.assert_allclose(
+            shares(Choice(temperature), logits), wanted, rtol=1e-5, atol=1 / DRAWS
+        )
 
     @hypothesis.given(logits=LOGITS, k=st.integers(1, 9))
     @hypothesis.settings(max_examples=20)
@@ -44,7 +49,9 @@ class TestChoice:
         kept = np.argsort(-logits, kind="stable")[:k]
         wanted = np.zeros(len(logits))
         wanted[kept] = torch.softmax(torch.from_numpy(logits[kept]).double(), 0).numpy()
-        np.testing.assert_allclose(shares(Choice(top_k=k), logits), wanted, atol=1e-3)
+        np.testing.assert_allclose(
+            shares(Choice(top_k=k), logits), wanted, rtol=1e-5, atol=1 / DRAWS
+        )
 
     @hypothesis.given(logits=LOGITS, p=st.floats(0.05, 0.95))
     @hypothesis.settings(max_examples=20)
@@ -56,7 +63,9 @@ class TestChoice:
         kept = order[: int((sums < p).sum()) + 1]
         wanted = np.zeros(len(logits))
         wanted[kept] = all_shares[kept] / all_shares[kept].sum()
-        np.testing.assert_allclose(shares(Choice(top_p=p), logits), wanted, atol=1e-3)
+        np.testing.assert_allclose(
+            shares(Choice(top_p=p), logits), wanted, rtol=1e-5, atol=1 / DRAWS
+        )
 
     @hypothesis.given(logits=LOGITS, uniform=st.floats(0, 1, exclude_max=True))
     def test_cold_is_the_likeliest(self, logits: np.ndarray, uniform: float) -> None:
@@ -121,7 +130,7 @@ class TestWriter:
         writer = Writer(made)
         monkeypatch.setattr(sampling, "STEPS", 3)
         found = [writer.read(ids[:7]), *(writer.step(id) for id in ids[7:])]
-        np.testing.assert_allclose(np.stack(found), wanted[6:].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.stack(found), wanted[6:].numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture

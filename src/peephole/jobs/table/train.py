@@ -16,13 +16,13 @@ from peephole.jobs.table.config import Config
 from peephole.jobs.table.prepare import Prepared, prepare
 from peephole.jobs.table.settings import TrainSettings
 from peephole.jobs.training import (
+    Notes,
     Watch,
     begin,
     check_alike,
     check_out,
     check_same,
     fit_in,
-    is_first,
 )
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
@@ -131,7 +131,7 @@ def train(
     check_out(out, overwrite)
     settings.check(training)
     given = _Given(file, valid, test, cache, Path("runs") if out is None else Path(out).parent)
-    notes = _Notes(watch)
+    notes = Notes(watch)
     prepared = given.prepared(data, model, training, seed, notes)
     loop, about = _plan(prepared, training, seed, notes.lines)
     config = configs.of(
@@ -186,7 +186,7 @@ def resume(
             check_choices(chosen)
         settings.check(training)
         given = _Given(file, valid, test, cache, path.parent)
-        notes = _Notes(watch)
+        notes = Notes(watch)
         prepared = given.prepared(config.data, config.model, training, config.seed, notes)
         if live is not None:
             check_same(live, prepared.sources)
@@ -211,7 +211,7 @@ class _Given:
         model: ModelSettings,
         training: TrainSettings,
         seed: int,
-        notes: "_Notes",
+        notes: Notes,
     ) -> Prepared:
         folder = Path(self.cache or self.beside / "cache")
         return prepare(
@@ -225,19 +225,6 @@ class _Given:
             say=notes,
             cache=Cache(folder, notes, always=self.cache is not None),
         )
-
-
-class _Notes:
-    """Takes the lines about the data: they are shown, and kept for a run that begins."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
-        if self.watch.say is not None and is_first():
-            self.watch.say(line)
 
 
 def _plan(
@@ -261,7 +248,7 @@ def _train(
     prepared: Prepared,
     loop: Settings,
     config: Config,
-    notes: _Notes,
+    notes: Notes,
 ) -> TableRun:
     check_alike(engine, prepared.sources)
     fitted = fit_in(live, engine, prepared.task, loop, notes.watch)

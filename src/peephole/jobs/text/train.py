@@ -16,13 +16,13 @@ from peephole.jobs.text import report, settings
 from peephole.jobs.text.prepare import Prepared, prepare
 from peephole.jobs.text.settings import ModelSettings, TrainSettings
 from peephole.jobs.training import (
+    Notes,
     Watch,
     begin,
     check_alike,
     check_out,
     check_same,
     fit_in,
-    is_first,
 )
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
@@ -133,7 +133,7 @@ def train(
         raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
     check_out(out, overwrite)
     given = _Given(file, cache, Path("runs") if out is None else Path(out).parent)
-    notes = _Notes(watch)
+    notes = Notes(watch)
     prepared = given.prepared(unit, budget, model, training, seed, notes)
     named = (None if path is None else str(path) for path in (file, cache))
     config = Config(next(named), unit, budget, prepared.model, prepared.training, seed, next(named))
@@ -188,7 +188,7 @@ def resume(
             training = replace(training, device=device)
         _check(config.model, training, config.seed)
         given = _Given(file, cache, path.parent)
-        notes = _Notes(watch)
+        notes = Notes(watch)
         prepared = given.prepared(
             config.unit, config.budget, config.model, training, config.seed, notes
         )
@@ -221,7 +221,7 @@ class _Given:
         model: ModelSettings,
         training: TrainSettings,
         seed: int,
-        notes: "_Notes",
+        notes: Notes,
     ) -> Prepared:
         if self.file == "":
             raise UserError("an empty name; leave it out for Python's standard library", "file")
@@ -237,25 +237,12 @@ class _Given:
         )
 
 
-class _Notes:
-    """Takes the lines about the text: they are shown, and kept for a run that begins."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
-        if self.watch.say is not None and is_first():
-            self.watch.say(line)
-
-
 def _train(
     engine: Engine,
     live: LiveRun | None,
     prepared: Prepared,
     config: Config,
-    notes: _Notes,
+    notes: Notes,
     on_sample: Callable[[str], None] | None,
 ) -> TextRun:
     if live is not None:

@@ -90,10 +90,15 @@ def check_input(values: Tensor, input_size: int, weight: Tensor) -> None:
             f"input.size(-1) must be equal to input_size. Expected {input_size}, got "
             f"{values.shape[1]}"
         )
+    check_like("the input", values, weight)
+
+
+def check_like(what: str, values: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless device and dtype are those of a layer's weight."""
     if values.device != weight.device:
-        raise ValueError(f"the input has device {values.device}, but the layer has {weight.device}")
+        raise ValueError(f"{what} has device {values.device}, but the layer has {weight.device}")
     if values.dtype != weight.dtype and not is_cast(values):
-        raise ValueError(f"the input has dtype {values.dtype}, but the layer has {weight.dtype}")
+        raise ValueError(f"{what} has dtype {values.dtype}, but the layer has {weight.dtype}")
 
 
 def torch_lacks(what: str) -> str:

@@ -7,28 +7,34 @@ import torch
 from torch import Tensor
 
 from peephole.nn.cell import Cell
-from peephole.nn.kind import Kind, KindOptions
+from peephole.nn.kind import Kind, KindOptions, Tensors
 from peephole.nn.layer import Layer, LayerOptions
-from peephole.nn.terms import input_term, total
+from peephole.nn.terms import input_term, total, without_input
 from peephole.offsets import Layout
 from peephole.ops import Found, reference
 
 
-def gru(
-    x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
-) -> Found:
-    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.gru``."""
-    H = tensors["h0"].shape[1]
-    bias, bias_hn = tensors.get("bias_ih"), None
+def gates_of_input(x: Tensor, tensors: Tensors) -> tuple[Tensor, Tensors]:
+    """W_x x + b, all biases included but b_hn, which is all that is left of ``bias_hh``."""
+    rest, H = dict(without_input(tensors)), tensors["weight_hh"].shape[1]
+    bias = tensors.get("bias_ih")
     if (bias_hh := tensors.get("bias_hh")) is not None:
-        bias_hh_rz, bias_hn = torch.split_with_sizes(bias_hh, [2 * H, H])
+        bias_hh_rz, rest["bias_hh"] = torch.split_with_sizes(bias_hh, [2 * H, H])
         bias = total(bias, torch.cat([bias_hh_rz, bias_hh_rz.new_zeros(H)]))
+    # Ba et al. 2016 normalize r and z together, n by itself.
+    weight_ln_ih = tensors.get("weight_ln_ih")
+    return input_term(x, tensors["weight_ih"], bias, weight_ln_ih, [2 * H, H]), rest
+
+
+def gru(x: Tensor, layout: Layout, tensors: Tensors, options: Mapping[str, Any]) -> Found:
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.gru``."""
+    if "weight_ih" in tensors:
+        x, tensors = gates_of_input(x, tensors)
     y, h_n, gates = reference.gru(
-        # Ba et al. 2016 normalize r and z together, n by itself.
-        input_term(x, tensors["weight_ih"], bias, tensors.get("weight_ln_ih"), [2 * H, H]),
+        x,
         layout,
         tensors["weight_hh"],
-        bias_hn=bias_hn,
+        bias_hn=tensors.get("bias_hh"),
         weight_ln_hh=tensors.get("weight_ln_hh"),
         h0=tensors["h0"],
         recurrent_mask=tensors.get("recurrent_mask"),
@@ -43,6 +49,7 @@ class GRUKind(Kind):
     name = "gru"
     gates = ("r", "z", "n")
     recurrence = staticmethod(gru)
+    gates_of_input = staticmethod(gates_of_input)
     torch_name = "GRU"
     retention: Mapping[str, int] = {"z": 1}
 

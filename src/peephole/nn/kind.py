@@ -1,6 +1,6 @@
 """What one kind of recurrence says of itself; the rest of ``nn`` knows kinds by this alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, ClassVar, TypedDict
 
@@ -14,6 +14,7 @@ from peephole.nn.initialization import Initialization, check_initialization
 from peephole.ops import RECURRENCES, Recurrence
 
 Shapes = dict[str, tuple[int, ...]]
+Tensors = Mapping[str, Tensor]
 
 
 class KindOptions(TypedDict, total=False):
@@ -37,7 +38,10 @@ class Kind(nn.Module):
         name: of the recurrence.
         gates: their names, in the order of the weights' rows.
         states: "h" first, then what else is carried from step to step.
-        recurrence: what one direction computes; see ``peephole.ops.direction``.
+        recurrence: what one direction computes; see ``peephole.ops.direction``. Without a
+            ``weight_ih`` its x is what ``gates_of_input`` gives.
+        gates_of_input: from x ``[..., I]`` and a direction's tensors the input's part of its gates
+            ``[..., G * H]``, and what is left of the tensors; None where a kind has no such part.
         torch_name: of the class in ``torch.nn`` that computes the same without our options.
         retention: the gates that keep the old state, 1, and that let in the new, -1: what chrono
             initialization sets.
@@ -47,6 +51,7 @@ class Kind(nn.Module):
     name: ClassVar[str]
     states: ClassVar[tuple[str, ...]] = ("h",)
     recurrence: Recurrence
+    gates_of_input: Callable[[Tensor, Tensors], tuple[Tensor, Tensors]] | None = None
     torch_name: ClassVar[str | None] = None
     own_options: ClassVar[Mapping[str, Any]] = {}
     gates: tuple[str, ...]

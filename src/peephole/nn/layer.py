@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from peephole.nn import forms, states
+from peephole.nn import forms, lookup, states
 from peephole.nn.autocast import autocast_off
 from peephole.nn.checks import (
     check_backend,
@@ -233,6 +233,7 @@ class Layer(Kind):
         hx: Any = None,
         lengths: Lengths | None = None,
         *,
+        embedding: Tensor | None = None,
         return_states: bool = False,
     ) -> Any:
         """Run over a batch.
@@ -245,6 +246,10 @@ class Layer(Kind):
                 if None.
             lengths: ``[B]``, with a padded tensor: the steps of each sequence, whole numbers from
                 0 to T in any order, on any device. What stands past them changes nothing.
+            embedding: ``[A, I]``, with an input of ids, whole numbers from 0 to A - 1 without the
+                dimension of size I: each stands for that row. It is the same as the rows
+                themselves, and faster: where there are fewer rows than steps, the first layer's
+                input product is of each row instead of each step.
             return_states: give every layer's gates and cells at every step too.
 
         Returns:
@@ -264,20 +269,33 @@ class Layer(Kind):
         refuse_tracing(self)
         weights = self._weights()
         whole = lengths is None and not return_states and not isinstance(input, Ragged)
-        if whole and self._may_run_whole():
+        if whole and embedding is None and self._may_run_whole():
             result = run_whole(self, input, hx, weights)
             if result is not None:
                 return result
+        input = input if embedding is None else lookup.columns(input)
         batch = forms.read(input, lengths, self.batch_first, type(self).__name__)
         hx = None if hx is None else states.as_tuple(hx, self.states, type(self).__name__)
-        check_input(batch.values, self.input_size, weights[0]["weight_ih"])
+        ids = None
+        if embedding is None:
+            check_input(batch.values, self.input_size, weights[0]["weight_ih"])
+        else:
+            ids = batch.values.squeeze(-1)
+            lookup.check(ids, embedding, self.input_size, weights[0]["weight_ih"])
+            batch = batch._replace(values=embedding)
         cast, context = autocast_off(batch.values)
         with context:
             if cast is not None:
                 batch = batch._replace(values=batch.values.to(cast))
                 weights = [{n: w.to(cast) for n, w in each.items()} for each in weights]
+            folded: list[lookup.Folded] = []
+            if ids is not None:
+                first = weights[: 1 + self.bidirectional]
+                may_fold = not self.skip and self.backend in ("auto", "cpu")
+                values, folded = lookup.look_up(self, ids, batch.values, first, may_fold=may_fold)
+                batch = batch._replace(values=values)
             initial = self._initial(hx, batch, weights, cast)
-            y, found = self._run(batch, initial, weights, return_states)
+            y, found = self._run(batch, initial, weights, folded, return_states)
         ends = states.joined([each.final for each in found], self._by_layer)
         result = (batch.restore(y), states.as_given(ends, batch))
         if return_states:
@@ -304,6 +322,7 @@ class Layer(Kind):
         batch: Batch,
         initial: list[states.State] | None,
         weights: list[dict[str, Tensor]],
+        folded: list[lookup.Folded],
         return_states: bool,
     ) -> tuple[Tensor, list[Found]]:
         if initial is None:
@@ -323,6 +342,9 @@ class Layer(Kind):
             functools.partial(self._run_one, direction, batch, state, own, options)
             for direction, state, own in zip(self._directions, initial, weights, strict=True)
         ]
+        for k, (gates_x, own) in enumerate(folded):
+            given = self._directions[k], batch, initial[k], own, options
+            runs[k] = functools.partial(self._run_one, *given, gates_x=gates_x)
         if len(runs) == 1:
             found = runs[0](batch.values)
             return found.y, [found]
@@ -338,7 +360,9 @@ class Layer(Kind):
         weights: dict[str, Tensor],
         options: dict[str, Any],
         x: Tensor,
+        gates_x: Tensor | None = None,
     ) -> Found:
+        x = x if gates_x is None else gates_x
         H, layout = self.widths[direction.layer], batch.layout
         masks, numbers = self.draw(layout.sequences, x.shape[0], H, x)
         tensors = {**weights, **masks}

@@ -8,28 +8,34 @@ from torch import Tensor
 
 from peephole.nn.cell import Cell
 from peephole.nn.checks import check_flag, check_number
-from peephole.nn.kind import Kind, KindOptions, Shapes
+from peephole.nn.kind import Kind, KindOptions, Shapes, Tensors
 from peephole.nn.layer import Layer, LayerOptions
-from peephole.nn.terms import input_term, total
+from peephole.nn.terms import input_term, total, without_input
 from peephole.offsets import Layout
 from peephole.ops import Found, reference
 
 PEEPHOLES = (None, "diagonal", "full")
 
 
-def lstm(
-    x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
-) -> Found:
-    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.lstm``."""
+def gates_of_input(x: Tensor, tensors: Tensors) -> tuple[Tensor, Tensors]:
+    """W_x x + b, all biases included."""
+    weight_ih, rest = tensors["weight_ih"], without_input(tensors, "bias_hh", "bias_ch")
     bias = total(tensors.get("bias_ih"), tensors.get("bias_hh"))
     if (bias_ch := tensors.get("bias_ch")) is not None:
         # The peepholes' gates are all but g, which stands before the last.
-        H = tensors["c0"].shape[1]
+        H = tensors["weight_ch"].shape[1]
         before, o = bias_ch[:-H], bias_ch[-H:]
         bias = total(bias, torch.cat([before, torch.zeros_like(o), o]))
-    weight_ih = tensors["weight_ih"]
+    weight_ln_ih = tensors.get("weight_ln_ih")
+    return input_term(x, weight_ih, bias, weight_ln_ih, [weight_ih.shape[0]]), rest
+
+
+def lstm(x: Tensor, layout: Layout, tensors: Tensors, options: Mapping[str, Any]) -> Found:
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.lstm``."""
+    if "weight_ih" in tensors:
+        x, tensors = gates_of_input(x, tensors)
     y, final, states = reference.lstm(
-        input_term(x, weight_ih, bias, tensors.get("weight_ln_ih"), [weight_ih.shape[0]]),
+        x,
         layout,
         tensors["weight_hh"],
         weight_ch=tensors.get("weight_ch"),
@@ -54,6 +60,7 @@ class LSTMKind(Kind):
     name = "lstm"
     states = ("h", "c")
     recurrence = staticmethod(lstm)
+    gates_of_input = staticmethod(gates_of_input)
     torch_name = "LSTM"
     own_options: ClassVar[Mapping[str, Any]] = {
         "peephole": None,

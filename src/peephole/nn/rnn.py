@@ -7,21 +7,27 @@ import torch
 from torch import Tensor
 
 from peephole.nn.cell import Cell
-from peephole.nn.kind import Kind, KindOptions
+from peephole.nn.kind import Kind, KindOptions, Tensors
 from peephole.nn.layer import Layer, LayerOptions
-from peephole.nn.terms import input_term, total
+from peephole.nn.terms import input_term, total, without_input
 from peephole.offsets import Layout
 from peephole.ops import Found, reference
 
 
-def rnn(
-    x: Tensor, layout: Layout, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
-) -> Found:
-    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.rnn``."""
+def gates_of_input(x: Tensor, tensors: Tensors) -> tuple[Tensor, Tensors]:
+    """W_x x + b, both biases included."""
+    weight_ih, weight_ln_ih = tensors["weight_ih"], tensors.get("weight_ln_ih")
     bias = total(tensors.get("bias_ih"), tensors.get("bias_hh"))
-    weight_ih = tensors["weight_ih"]
+    gates_x = input_term(x, weight_ih, bias, weight_ln_ih, [weight_ih.shape[0]])
+    return gates_x, without_input(tensors, "bias_hh")
+
+
+def rnn(x: Tensor, layout: Layout, tensors: Tensors, options: Mapping[str, Any]) -> Found:
+    """One direction in plain PyTorch: W_x x + b, then ``peephole.ops.rnn``."""
+    if "weight_ih" in tensors:
+        x, tensors = gates_of_input(x, tensors)
     y, h_n = reference.rnn(
-        input_term(x, weight_ih, bias, tensors.get("weight_ln_ih"), [weight_ih.shape[0]]),
+        x,
         layout,
         tensors["weight_hh"],
         nonlinearity=options["nonlinearity"],
@@ -39,6 +45,7 @@ class RNNKind(Kind):
     # Of one sum; it has no gate.
     gates = ("h",)
     recurrence = staticmethod(rnn)
+    gates_of_input = staticmethod(gates_of_input)
     torch_name = "RNN"
     own_options: ClassVar[Mapping[str, Any]] = {"nonlinearity": "tanh"}
 

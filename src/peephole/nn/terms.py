@@ -1,5 +1,7 @@
 """The input's part of the gates' sums, which is no part of the recurrence."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +25,17 @@ def input_term(
     biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
     normal = zip(parts, torch.split(weight_ln, sizes), biases, strict=True)
     return torch.cat([F.layer_norm(part, a.shape, a, b) for part, a, b in normal], 1)
+
+
+def without_input(tensors: Mapping[str, Tensor], *biases: str) -> Mapping[str, Tensor]:
+    """What is left of a direction's tensors once the input's part of the gates is there.
+
+    Args:
+        tensors: by name.
+        biases: those that are in that part, besides ``bias_ih``.
+    """
+    gone = {"weight_ih", "bias_ih", "weight_ln_ih", *biases}
+    return {name: tensor for name, tensor in tensors.items() if name not in gone}
 
 
 def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:

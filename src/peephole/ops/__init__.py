@@ -11,7 +11,7 @@ from peephole.ops.direction import (
     run,
     step,
 )
-from peephole.ops.dispatch import BACKENDS, FEW, torch_cannot
+from peephole.ops.dispatch import BACKENDS, FEW, cpu_cannot, in_transform, torch_cannot
 from peephole.ops.gru import gru
 from peephole.ops.lstm import lstm
 from peephole.ops.reference.scan import scan
@@ -24,7 +24,9 @@ __all__ = [
     "Found",
     "Recurrence",
     "choose",
+    "cpu_cannot",
     "gru",
+    "in_transform",
     "is_training",
     "lstm",
     "reference",

@@ -78,12 +78,14 @@ class Setting:
         """The multiplications and additions that an update cannot do without, in GFLOP.
 
         A multiply-add counts as two; each weight has one a step forward, one backward for its
-        gradient and one for its input's. Embeddings are looked up.
+        gradient and one for its input's. What the first layer makes of an embedding need not be
+        computed for each step, but only for each character.
         """
         own = self.network
-        H, inputs = own.hidden_size, own.embedding_size + (own.layers - 1) * own.hidden_size
-        weights = 4 * H * (inputs + own.layers * H) + H * (CHARACTERS + 1)
-        return 2 * 3 * self.streams * self.window * weights / 1e9
+        H, rows = own.hidden_size, CHARACTERS + 1
+        weights = 4 * H * (2 * own.layers - 1) * H + H * rows
+        steps = self.streams * self.window
+        return 2 * 3 * (steps * weights + rows * 4 * H * own.embedding_size) / 1e9
 
 
 SETTINGS = {

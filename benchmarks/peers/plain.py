@@ -61,7 +61,7 @@ class Plain(TextModel):
         Returns:
             The logits, and the state of each stream at its end.
         """
-        x = self.embedded(inputs.flatten()).view(*inputs.shape, -1)
+        x = F.embedding(inputs, self.inputs)
         hidden, state = self.lstm(x, state)
         return F.linear(hidden, self.output_weight, self.output_bias), state
 
@@ -72,7 +72,7 @@ class Plain(TextModel):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "N A"], State]:
         """What ``TextModel`` takes and gives, so that both are scored by the same code."""
-        packed = Ragged(self.embedded(inputs), offsets).to_packed()
+        packed = Ragged(F.embedding(inputs, self.inputs), offsets).to_packed()
         hidden, state = self.lstm(packed, state)
         values = Ragged.from_packed(hidden).values
         return F.linear(values, self.output_weight, self.output_bias), state

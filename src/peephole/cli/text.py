@@ -105,7 +105,7 @@ def _model_options(parser: Parser) -> None:
         help="normalize what each layer gives, or its gates at each step (default: %(default)s)",
     )
     for option, what in (
-        ("dropout", "of the numbers between layers"),
+        ("dropout", "of the numbers between layers and before the output"),
         ("recurrent-dropout", "of what the gates see of the state"),
     ):
         model.add_argument(

@@ -44,10 +44,11 @@ class TextModel(nn.Module):
             if self.output is not None:
                 self.output.normal_(0, network.hidden_size**-0.5)
 
-    def embedded(self, ids: Int64[Tensor, "N"]) -> Float[Tensor, "N E"]:
-        """What goes into the first layer."""
-        x: Tensor = self.embedding(ids)
-        return x if self.scale == 1 else x * self.scale
+    @property
+    def inputs(self) -> Float[Tensor, "A_plus_1 E"]:
+        """What goes into the first layer, for each id."""
+        weight = self.embedding.weight
+        return weight if self.scale == 1 else weight * self.scale
 
     @property
     def start(self) -> int:
@@ -80,13 +81,14 @@ class TextModel(nn.Module):
         Returns:
             The logits, and the state of each sequence at its end.
         """
-        ragged = Ragged(self._dropped(self.embedded(inputs)), offsets)
+        ragged = Ragged(inputs, offsets)
         if state is None:
             state = self.initial_state(len(offsets) - 1)
         ends = []
         for k, layer in enumerate(self.layers):
             before = tuple(s[k : k + 1] for s in state)
-            ragged, end = layer(ragged, before if len(before) > 1 else before[0])
+            told = {} if k else {"embedding": self.inputs}
+            ragged, end = layer(ragged, before if len(before) > 1 else before[0], **told)
             ends.append(end if isinstance(end, tuple) else (end,))
             values = self.norms[k](ragged.values) if self.norms else ragged.values
             ragged = ragged.with_values(self._dropped(values))

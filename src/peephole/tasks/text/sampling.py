@@ -82,7 +82,7 @@ class Writer:
         self.cells = [_cell(layer, model.network) for layer in model.layers]
         self.parts = self._apart(model.initial_state(1))
         with torch.no_grad():
-            self.inputs = model.embedded(torch.arange(model.size + 1))
+            self.inputs = model.inputs.clone()
 
     @staticmethod
     def _apart(state: State) -> list[tuple[Tensor, ...]]:

@@ -27,8 +27,7 @@ class Network:
         peephole: None, diagonal or full: how the gates of an lstm look into its cell.
         layer_norm: where numbers are normalized (Ba et al. 2016): "output", what each layer gives
             to the next; "gates", within each step, which the compiled kernels do not have; "none".
-        dropout: share of the numbers dropped in training: of the embedding, between layers, and
-            before the output.
+        dropout: share of the numbers dropped in training, between layers and before the output.
         recurrent_dropout: share of the units that the gates do not see while training, the same
             over a window (Gal & Ghahramani 2016).
     """

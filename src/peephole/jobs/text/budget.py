@@ -17,9 +17,9 @@ from peephole.data.cache import Say
 from peephole.data.corpus import Corpus
 from peephole.errors import UserError
 from peephole.jobs.text.settings import (
-    EVALUATIONS,
     ModelSettings,
     TrainSettings,
+    evaluations,
     loop_settings,
 )
 from peephole.tasks.protocol import Batching
@@ -86,6 +86,9 @@ MOST_PASSES = 100
 MEASURED_SECONDS, MOST_MEASURED_SECONDS, MEASURED_UPDATES = 1.0, 10.0, 3
 # How many times as many characters are scored in a second as are trained on.
 SCORING = 3.0
+# Of the time that is left, how much to plan with: the speed may fall, and at the end a report is
+# written.
+KEPT = 0.95
 
 
 class Budget(NamedTuple):
@@ -292,11 +295,17 @@ def _updates(corpus: Corpus, training: TrainSettings, speed: float, left: float,
     assert training.window is not None
     task = TextTask(corpus, Network(), training.window)
     held_out = int(corpus.lengths[corpus.held_out].sum())
-    scored = (EVALUATIONS + 1) * min(SCORED, held_out) + held_out
-    seconds = max(left - scored / (SCORING * speed), left / 2)
     characters = _characters_an_update(task, training, seed)
-    most = MOST_PASSES * _updates_an_epoch(task, training, seed)
-    return max(1, min(int(seconds * speed / characters), most))
+    an_epoch = _updates_an_epoch(task, training, seed)
+    left *= KEPT
+
+    def fitting(seconds: float) -> int:
+        return max(1, min(int(seconds * speed / characters), MOST_PASSES * an_epoch))
+
+    without = fitting(left)
+    times = evaluations(without, an_epoch) * without / an_epoch + 1
+    scored = times * min(SCORED, held_out) + held_out
+    return fitting(max(left - scored / (SCORING * speed), left / 2))
 
 
 def _passes(corpus: Corpus, training: TrainSettings, seed: int) -> float:

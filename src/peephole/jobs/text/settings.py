@@ -25,7 +25,8 @@ class ModelSettings:
             allow.
         peephole: None, diagonal or full: how the gates of an lstm look into its cell.
         layer_norm: none; output, of what each layer gives; or gates, within each step.
-        dropout: share of the numbers dropped in training, between layers.
+        dropout: share of the numbers dropped in training, between layers and before the
+            output.
         recurrent_dropout: share of the units that the gates do not see while training.
     """
 
@@ -104,6 +105,11 @@ def as_settings(network: Network) -> ModelSettings:
     return ModelSettings(**vars(network))
 
 
+def evaluations(updates: int, updates_an_epoch: int) -> int:
+    """How often an epoch is interrupted by an evaluation."""
+    return max(1, round(EVALUATIONS * updates_an_epoch / updates))
+
+
 def loop_settings(training: TrainSettings, updates_an_epoch: int, seed: int) -> Settings:
     """Settings of the loop.
 
@@ -133,7 +139,7 @@ def loop_settings(training: TrainSettings, updates_an_epoch: int, seed: int) -> 
         device=training.device,
         precision=training.precision,
         checkpoint_seconds=training.checkpoint_seconds,
-        evaluations=max(1, round(EVALUATIONS * updates_an_epoch / training.updates)),
+        evaluations=evaluations(training.updates, updates_an_epoch),
         keep="last",
         seed=seed,
     )

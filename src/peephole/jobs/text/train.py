@@ -23,6 +23,7 @@ from peephole.jobs.training import (
     check_out,
     check_same,
     fit_in,
+    settled,
 )
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
@@ -132,6 +133,9 @@ def train(
     if unit not in ("char", "byte"):
         raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
     check_out(out, overwrite)
+    if (known := settled(out, Config)) is not None:
+        model = settings.filled(model, known.model)
+        training = settings.filled(training, known.train)
     given = _Given(file, cache, Path("runs") if out is None else Path(out).parent)
     notes = Notes(watch)
     prepared = given.prepared(unit, budget, model, training, seed, notes)

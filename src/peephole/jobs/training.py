@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from peephole import run as runs
 from peephole.errors import Finished, UserError
+from peephole.jobs import sizes
 from peephole.run import About, Board, LiveRun
 from peephole.run.board import check_installed
 from peephole.run.names import CONFIG
@@ -202,8 +203,13 @@ def fit_in(
         watch: who sees it.
 
     Raises:
-        Diverged: as ``fit``; as are Interrupted and UserError.
+        Diverged: as ``fit``; as is Interrupted.
+        UserError: as ``fit``; the model of a run that is resumed is not that of its checkpoints.
     """
+    if live is not None and live.resumed:
+        sizes.check_checkpoints(live.path, task)
+    # Till then the others wait, and take no memory either.
+    engine.from_first(None)
     if live is None:
         return fit(task, settings, engine=engine)
     with contextlib.ExitStack() as held:

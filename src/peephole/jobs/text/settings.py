@@ -119,6 +119,15 @@ def filled(given: S, known: S) -> S:
     return replace(given, **left)
 
 
+def check_settled(model: ModelSettings, training: TrainSettings, where: str) -> None:
+    """Raise UserError where the settings of a run, which stand in a file, leave something open."""
+    for part, settings in (("model", model), ("train", training)):
+        for name, value in vars(settings).items():
+            if value is None and name not in NONE_IS_A_CHOICE:
+                hyphens = name.replace("_", "-")
+                raise UserError(f"{where}: {part}.{hyphens} is null; a run that began has it")
+
+
 def as_settings(network: Network) -> ModelSettings:
     """A network as settings with nothing left open."""
     return ModelSettings(**vars(network))

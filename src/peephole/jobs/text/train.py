@@ -27,6 +27,7 @@ from peephole.jobs.training import (
 )
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
+from peephole.run.names import CONFIG
 from peephole.tasks.text import scoring
 from peephole.tasks.text.model import TextModel
 from peephole.tasks.text.scoring import Cost
@@ -191,6 +192,7 @@ def resume(
         if device is not None:
             training = replace(training, device=device)
         _check(config.model, training, config.seed)
+        settings.check_settled(config.model, training, f"{path / CONFIG}")
         given = _Given(file, cache, path.parent)
         notes = Notes(watch)
         prepared = given.prepared(

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,22 +116,6 @@ def test_what_may_be_given_anew(
         assert "--train.device: 'cuda', but torch sees no GPU" in capsys.readouterr().err
     anew = ["--train.device", "cpu", "--train.on-nonfinite", "stop"]
     assert main(["train", "table", data, "--resume", str(run), *anew]) == 0
-
-
-@pytest.fixture
-def attempt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Be the process that one torchrun starts, for the first time (0) or again."""
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(store.port))
-
-    def begin(number: int) -> None:
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
-
-    begin(0)
-    yield begin
-    del store
 
 
 @pytest.mark.parametrize("same", [True, False])

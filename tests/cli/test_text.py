@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +17,8 @@ import yaml
 from peephole.cli import main
 from peephole.cli.text import train_options
 from peephole.jobs import text
+from peephole.jobs.text import budget as budgets
+from peephole.tasks.text.task import TextTask
 from tests.tasks.text.texts import words
 
 FAST = ["--model.hidden-size", "12", "--train.updates", "20", "--train.window", "16"]
@@ -56,6 +61,40 @@ class TestTrain:
         assert {k: v for k, v in again.items() if k != "seconds"} == {
             k: v for k, v in first.items() if k != "seconds"
         }
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_what_torchrun_starts_again_measures_nothing_anew(
+        self,
+        same: bool,
+        tmp_path: Path,
+        attempt: Callable[[int], None],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """On a machine that would be three times as fast by now."""
+        speeds = iter([1e3, 1e3, 3e3, 3e3])
+        monkeypatch.setattr(budgets, "speed", lambda *_: next(speeds))
+        evaluate, run = TextTask.evaluate, tmp_path / "run"
+
+        def stop(*given: Any) -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(*given)
+
+        (tmp_path / "t").write_text(words(20_000))
+        command = ["train", "text", str(tmp_path / "t"), "--budget", "20s", "--out", str(run)]
+        with monkeypatch.context() as once:
+            once.setattr(TextTask, "evaluate", stop)
+            assert main(command) == 143
+        attempt(1)
+        capsys.readouterr()
+        if not same:
+            assert main([*command, "--model.layers", "1"]) == 2
+            message = f"--out: {run} is a run of other settings that was interrupted"
+            assert message in capsys.readouterr().err
+            return
+        assert main(command) == 0
+        assert "resumed from" in capsys.readouterr().out
+        assert next(speeds) == 3e3
 
     def test_options_are_the_settings(self) -> None:
         parser = train_options("train text", "")

@@ -19,6 +19,7 @@ from peephole.run import state
 from tests.helpers.lives import command, live
 from tests.jobs.test_killed import timeless
 from tests.jobs.test_table import shifts
+from tests.tasks.text.texts import words
 
 WORDS = [
     *("--target", "label", "--sequence", "id", "--order", "t"),
@@ -46,8 +47,8 @@ def started(file: Path, *words: str, restarts: int = 0) -> "subprocess.Popen[str
     return torchrun("-m", "peephole", "train", "table", str(file), *words, restarts=restarts)
 
 
-def torchrun(*words: str, restarts: int) -> "subprocess.Popen[str]":
-    options = ["--standalone", f"--max-restarts={restarts}", "--nproc-per-node=2"]
+def torchrun(*words: str, restarts: int, processes: int = 2) -> "subprocess.Popen[str]":
+    options = ["--standalone", f"--max-restarts={restarts}", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *options, *words],
         stdout=subprocess.PIPE,
@@ -138,6 +139,23 @@ def test_a_lost_process_starts_the_job_again_where_it_was(
     assert timeless(run) == timeless(whole.run)
     for name, wanted in weights(whole.run).items():
         assert torch.equal(weights(run)[name], wanted)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+def test_a_budget_is_measured_once(tmp_path: Path) -> None:
+    """Started again the job goes on with the settings that its first process settled."""
+    (tmp_path / "t").write_text(words(100_000))
+    run = tmp_path / "run"
+    command = ["-m", "peephole", "train", "text", str(tmp_path / "t"), "--out", str(run)]
+    options = ["--budget", "5s", "--train.checkpoint-seconds", "0.1"]
+    process = torchrun(*command, *options, restarts=1, processes=1)
+    wait_for(lambda: evaluations(run) > 3, process)
+    config = (run / "config.yaml").read_text()
+    os.kill(children(process)[-1], signal.SIGKILL)
+    out, _ = finished(process)
+    assert "resumed from" in out
+    assert (run / "config.yaml").read_text() == config
+    assert out.count("; measured") == 1, out
 
 
 def test_a_process_that_is_lost_after_the_end(file: Path, tmp_path: Path) -> None:

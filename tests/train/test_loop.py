@@ -265,6 +265,14 @@ def test_the_state_of_a_skipped_update_is_not_carried_on() -> None:
     assert trained.events[-1]["skipped"] == 1
 
 
+def test_more_evaluations_than_updates_are_one_an_update() -> None:
+    """However many a stranger's settings ask for."""
+    trained = fit(Line(), settings(evaluations=10**15, epochs=1))
+    updates = [event["update"] for event in trained.events]
+    assert updates == list(range(1, updates[-1] + 1))
+    assert len(updates) > 1
+
+
 def test_a_figure_that_is_no_number_is_never_the_best() -> None:
     class Late(Line):
         def evaluate(self, model: nn.Module) -> dict[str, float]:

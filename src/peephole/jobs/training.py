@@ -5,17 +5,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from peephole import run as runs
 from peephole.errors import Finished, UserError
+from peephole.jobs import sizes
 from peephole.run import About, Board, LiveRun
 from peephole.run.board import check_installed
+from peephole.run.names import CONFIG
 from peephole.tasks.protocol import Task
 from peephole.train import Engine, Event, Fit, Position, Progress, Settings, fit, launch
 from peephole.train.checkpoints import Checkpoints
 from peephole.train.profile import Profile
 
+T = TypeVar("T")
 Log = Literal["tensorboard"]
 
 
@@ -79,6 +82,23 @@ def check_out(out: str | Path | None, overwrite: bool) -> None:
     if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
         raise UserError("not given; torchrun may start this again, which must find its run", "out")
     runs.check_out(out, overwrite)
+
+
+def settled(out: str | Path | None, kind: type[T]) -> T | None:
+    """The settings of the run in ``out``, if this job began it before torchrun started it again.
+
+    What was measured to settle them would be measured otherwise now. All processes see the same.
+
+    Args:
+        out: the run folder, for which ``check_out`` was called.
+        kind: the dataclass that they are.
+
+    Raises:
+        UserError: they are not that.
+    """
+    if out is None or not launch.had(Path(out)) or not (Path(out) / CONFIG).exists():
+        return None
+    return runs.read_config(Path(out), kind)
 
 
 @contextlib.contextmanager
@@ -183,8 +203,13 @@ def fit_in(
         watch: who sees it.
 
     Raises:
-        Diverged: as ``fit``; as are Interrupted and UserError.
+        Diverged: as ``fit``; as is Interrupted.
+        UserError: as ``fit``; the model of a run that is resumed is not that of its checkpoints.
     """
+    if live is not None and live.resumed:
+        sizes.check_checkpoints(live.path, task)
+    # Till then the others wait, and take no memory either.
+    engine.from_first(None)
     if live is None:
         return fit(task, settings, engine=engine)
     with contextlib.ExitStack() as held:

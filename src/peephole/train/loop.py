@@ -324,7 +324,7 @@ class _Loop:
 
     def pauses(self, updates: int) -> set[int]:
         """After which updates of an epoch to evaluate."""
-        times = self.settings.evaluations
+        times = min(self.settings.evaluations, updates)
         return {-(-updates * k // times) for k in range(1, times + 1)}
 
     def is_done(self) -> bool:

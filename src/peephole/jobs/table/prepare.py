@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from peephole.data import features as columns
 from peephole.data.arrays import kept
@@ -97,6 +98,8 @@ def prepare(
         task = _sequences(opened, valid, seed, say, cache)
     recipe = task.recipe
     loaded = None if test is None else load(recipe, test, option="test", say=say, cache=cache)
+    # Arrow keeps what it was given for reading, which does not go on: some 100 MB of a large table.
+    pa.default_memory_pool().release_unused()
     sources = {
         "file": opened.source,
         "valid": None if valid is None else task.valid.source,

@@ -10,6 +10,7 @@ from peephole.data.cache import Cache
 from peephole.data.missing import Missing
 from peephole.data.schema import check_choices, to_json
 from peephole.errors import UserError
+from peephole.jobs.sizes import check_memory
 from peephole.jobs.table import config as configs
 from peephole.jobs.table import report, settings
 from peephole.jobs.table.config import Config
@@ -237,6 +238,7 @@ def _plan(
     )
     updates = len(task.plan(Batching(batch, training.batch_steps, 1, seed)).epoch(0))
     loop = settings.resolve(training, batch, updates, seed)
+    check_memory(task, loop)
     updates *= loop.epochs
     about = About.now("table", updates, task.monitor, task.goal, prepared.sources, notes)
     return loop, about

@@ -13,9 +13,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+import torch
+
 from peephole.data.cache import Say
 from peephole.data.corpus import Corpus
 from peephole.errors import UserError
+from peephole.jobs.sizes import check_memory
 from peephole.jobs.text.settings import (
     ModelSettings,
     TrainSettings,
@@ -183,7 +186,9 @@ def described(settled: Budget, corpus: Corpus, seed: int) -> str:
     """A line that tells what was chosen."""
     network, training = settled.network, settled.training
     assert training.updates is not None
-    parameters = sum(p.numel() for p in TextModel(corpus.alphabet.size, network).parameters())
+    with torch.device("meta"):
+        model = TextModel(corpus.alphabet.size, network)
+    parameters = sum(p.numel() for p in model.parameters())
     speed = settled.characters_a_second
     return (
         f"{network.layers} layers of {network.hidden_size} ({parameters:,} parameters), dropout "
@@ -213,6 +218,7 @@ def speed(
 
     short = replace(training, updates=10**6, learning_rate=1e-3, schedule="constant")
     loop = loop_settings(short, _updates_an_epoch(task, training, seed), seed)
+    check_memory(task, loop)
     with contextlib.suppress(_Enough):
         fit(_Unscored(corpus, network, training.window), loop, on_update=note)
     # The median: what else the machine does for a moment is not its speed.

@@ -8,6 +8,7 @@ from peephole.data.cache import Cache, Say
 from peephole.data.corpus import Corpus, open_corpus
 from peephole.data.decoding import Unit
 from peephole.errors import UserError
+from peephole.jobs.sizes import check_memory
 from peephole.jobs.text import budget as budgets
 from peephole.jobs.text.settings import ModelSettings, TrainSettings, as_settings, loop_settings
 from peephole.tasks.protocol import Batching
@@ -77,6 +78,7 @@ def prepare(
     task = TextTask(corpus, network, window)
     plan = task.plan(Batching(training.streams, None, 1, seed))
     loop = loop_settings(training, len(plan.epoch(0)), seed)
+    check_memory(task, loop)
     assert loop.updates is not None
     sources = {"file": corpus.fingerprint}
     return Prepared(task, as_settings(network), training, loop, loop.updates, sources)

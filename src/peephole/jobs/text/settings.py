@@ -1,8 +1,8 @@
 """What a person can choose about a language model; the budget chooses the rest."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from peephole.errors import UserError
 from peephole.tasks.text.settings import Cell, LayerNorm, Network, Peephole
@@ -10,6 +10,8 @@ from peephole.train import Settings
 
 # How often a training is interrupted to evaluate it and to print a sample.
 EVALUATIONS = 10
+# Here None leaves nothing open: there are no peepholes, or the rise follows from the updates.
+NONE_IS_A_CHOICE = ("peephole", "warm_up")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class TrainSettings:
     checkpoint_seconds: float = 60.0
 
 
+S = TypeVar("S", ModelSettings, TrainSettings)
+
+
 def check(training: TrainSettings) -> None:
     """Raise UserError where a setting is out of range."""
     for name, value, least in (
@@ -98,6 +103,30 @@ def check(training: TrainSettings) -> None:
             raise UserError(f"{number}; it must be more than 0", f"train.{name}")
     if not 0 <= training.average < 1:
         raise UserError(f"{training.average}; it must be from 0 to below 1", "train.average")
+
+
+def filled(given: S, known: S) -> S:
+    """A person's settings, and where they leave something open, what it was settled as before.
+
+    Args:
+        given: a person's.
+        known: with nothing left open.
+    """
+    left: dict[str, Any] = {
+        name: getattr(known, name)
+        for name, value in vars(given).items()
+        if value is None and name not in NONE_IS_A_CHOICE
+    }
+    return replace(given, **left)
+
+
+def check_settled(model: ModelSettings, training: TrainSettings, where: str) -> None:
+    """Raise UserError where the settings of a run, which stand in a file, leave something open."""
+    for part, settings in (("model", model), ("train", training)):
+        for name, value in vars(settings).items():
+            if value is None and name not in NONE_IS_A_CHOICE:
+                hyphens = name.replace("_", "-")
+                raise UserError(f"{where}: {part}.{hyphens} is null; a run that began has it")
 
 
 def as_settings(network: Network) -> ModelSettings:

@@ -23,9 +23,11 @@ from peephole.jobs.training import (
     check_out,
     check_same,
     fit_in,
+    settled,
 )
 from peephole.jobs.training import resume as resumed
 from peephole.run import About, LiveRun, Run
+from peephole.run.names import CONFIG
 from peephole.tasks.text import scoring
 from peephole.tasks.text.model import TextModel
 from peephole.tasks.text.scoring import Cost
@@ -132,6 +134,9 @@ def train(
     if unit not in ("char", "byte"):
         raise UserError(f"{unit!r}; it is one of 'char' and 'byte'", "unit")
     check_out(out, overwrite)
+    if (known := settled(out, Config)) is not None:
+        model = settings.filled(model, known.model)
+        training = settings.filled(training, known.train)
     given = _Given(file, cache, Path("runs") if out is None else Path(out).parent)
     notes = Notes(watch)
     prepared = given.prepared(unit, budget, model, training, seed, notes)
@@ -187,6 +192,7 @@ def resume(
         if device is not None:
             training = replace(training, device=device)
         _check(config.model, training, config.seed)
+        settings.check_settled(config.model, training, f"{path / CONFIG}")
         given = _Given(file, cache, path.parent)
         notes = Notes(watch)
         prepared = given.prepared(

@@ -18,6 +18,7 @@ class Double:
 
     def __init__(self, task: Task) -> None:
         self.task, self.monitor, self.goal = task, task.monitor, task.goal
+        self.draws = getattr(task, "draws", True)
         self.model, self.plan = task.model, task.plan
         self.loss, self.names = task.loss, task.names
 

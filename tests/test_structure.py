@@ -228,3 +228,11 @@ def test_the_layers_load_torch_and_nothing_heavier() -> None:
     loaded = loaded_after("from peephole import GRU, LSTM, RNN, Ragged, ops")
     assert {"torch", "peephole.nn", "peephole.ops"} <= loaded
     assert not loaded & HEAVY
+
+
+def test_a_training_step_loads_no_compiler() -> None:
+    step = "y, _ = peephole.LSTM(2, 3)(torch.ones(4, 1, 2)); y.sum().backward()"
+    loaded = loaded_after(f"import peephole, torch; {step}")
+    assert "peephole.ops.cpu.lstm" in loaded
+    # It takes as long to load as torch.
+    assert "torch._dynamo" not in loaded

@@ -56,7 +56,7 @@ def test_results_hold_an_object_for_each_model_and_seed(made: Any) -> None:
     for result in results:
         assert result.keys() >= KEYS
         assert result["parameters"] == MODELS[result["name"]].parameters
-        assert len(result["curve"]) == 20 * result["epochs"]
+        assert len(result["curve"]) == 10 * result["epochs"]
         assert result["curve"][-1]["update"] == result["updates"]
         assert result["curve"][-1]["test_mse"] == pytest.approx(result["test_mse"], rel=1e-5)
         assert result["bayes_mse"] < result["test_mse"]
@@ -165,6 +165,12 @@ def test_the_claim_is_judged_by_the_first_evaluation_that_reaches_each_error(
         assert f'<td class="number">{number}</td>' in html
 
 
+def test_what_the_claim_compares_is_evaluated_as_often(tmp_path: Path) -> None:
+    assert MODELS["rnn"].evaluations == MODELS["lstm"].evaluations == 20
+    html = page_of(tmp_path, result("rnn", [0.1]), result("lstm", [0.1]))
+    assert "of 20 in each epoch" in html
+
+
 def test_the_claim_can_fail(tmp_path: Path) -> None:
     html = page_of(tmp_path, result("rnn", [0.1]), result("lstm", [0.1]))
     assert "No. The RNN needed 1.0 to 1.0 times" in html
@@ -194,10 +200,12 @@ def test_figures_and_page_of_a_model_that_diverged(tmp_path: Path) -> None:
 
 
 def test_the_last_epoch_is_told_apart_from_where_it_ends() -> None:
-    table = summary([result("lstm", [9.0] * 20 + [0.1, 0.2] * 5 + [0.2] * 9 + [0.7])])
-    row = dict(zip(table.header, table.rows[0], strict=True))
-    assert row["test error"] == 0.7
-    assert row["last epoch"] == 0.2
+    lstm = result("lstm", [9.0] * 20 + [0.1, 0.2] * 5 + [0.2] * 9 + [0.7])
+    mlp = result("mlp-1", [9.0] * 10 + [0.3] * 4 + [0.4] * 6)
+    table = summary([lstm, mlp])
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert [row["test error"] for row in rows] == [0.7, 0.4]
+    assert [row["last epoch"] for row in rows] == [0.2, 0.4]
 
 
 def test_several_seeds_are_one_row_of_medians() -> None:

@@ -131,6 +131,19 @@ def test_an_epoch_shows_every_training_sequence_once_beside_its_target(name: str
         assert (inputs - expected).abs().max() < 6 * toy.data.sd / float(toy.sd)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_draws_nothing_while_it_trains(name: str) -> None:
+    """As the task says of all of them: the loop does not seed torch's generator for them."""
+    assert not Toy.draws
+    toy = Toy(MODELS[name], 100, seed=0)
+    model = toy.model().train()
+    before = torch.get_rng_state()
+    epoch = toy.plan(Batching(size=20, steps=None, pool=1, seed=0)).epoch(0)
+    for batch in toy.batches(epoch.share(k, 0, 1) for k in range(len(epoch))):
+        toy.loss(model, batch, None).total.backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def f_normalised(toy: Toy, z: Tensor) -> Tensor:
     return ((wave(z.double()) - toy.mean) / toy.sd).float()
 

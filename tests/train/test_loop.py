@@ -82,6 +82,30 @@ def test_a_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("draws", [None, False, True])
+def test_torchs_generator_is_seeded_unless_a_task_says_that_it_does_not_draw(
+    draws: bool | None,
+) -> None:
+    class Drawing(Line):
+        def loss(self, model: nn.Module, batch: Tensor, state: State) -> Loss:
+            drawn.append(float(torch.rand(())))
+            return super().loss(model, batch, state)
+
+    drawn: list[float] = []
+    task: Any = Drawing(points=20)
+    if draws is not None:
+        task.draws = draws
+    for number in (0, 1):
+        # Seeds the generator for the model; what evaluations draw is to change nothing.
+        fit(
+            task,
+            settings(epochs=1, evaluations=4),
+            on_event=lambda _, n=number: torch.manual_seed(n),
+        )
+    first, second = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    assert (first == second) == (draws is not False)
+
+
 def test_evaluations_stand_at_equal_distances_and_at_each_epochs_end() -> None:
     seen: list[Event] = []
     trained = fit(Line(points=20), settings(epochs=2, evaluations=4), on_event=seen.append)

@@ -13,6 +13,7 @@ from peephole.report import Figure, Page, Table, Text
 from peephole.report.figures import figure
 from peephole.tasks.toy import DATA_SETS, MODELS
 from peephole.tasks.toy import figures as draw
+from peephole.tasks.toy.models import CLAIM_EVALUATIONS
 
 THRESHOLDS = (0.2, 0.15, 0.12)
 
@@ -30,7 +31,7 @@ def summary(results: Sequence[Result], columns: Sequence[str] | None = None) -> 
     seeds = len({result["seed"] for result in results})
     caption = (
         "Errors are mean squared; 'largest on grid' is in units of z. The rates are constant, so "
-        "the test error wanders to the end: 'last epoch' is the median of its last 20 "
+        "the test error wanders to the end: 'last epoch' is the median of that epoch's "
         "evaluations. 'Best possible' is the error of the posterior mean on the same test data, "
         "'mean's error' that of always answering the training targets' mean. 'Published' is the "
         "original's test error, or its training error for lstm and lstm-variable, whose logs hold "
@@ -138,7 +139,8 @@ def _middle(numbers: Sequence[float | None]) -> float | None:
 
 
 def _last_epoch(result: Result) -> float | None:
-    return _middle([point["test_mse"] for point in result["curve"][-20:]])
+    evaluations = MODELS[result["name"]].evaluations
+    return _middle([point["test_mse"] for point in result["curve"][-evaluations:]])
 
 
 def _by_length(results: Sequence[Result]) -> list[Table]:
@@ -186,7 +188,8 @@ def _claim(results: Sequence[Result]) -> list[Text | Table]:
             "rnn / lstm",
         ),
         rows,
-        "First evaluation at which the test error was at most this, of 20 in each epoch"
+        "First evaluation at which the test error was at most this, of "
+        f"{CLAIM_EVALUATIONS} in each epoch"
         + ("; medians over the seeds." if len(groups["rnn"]) > 1 else "."),
     )
     return [Text(_verdict(ratios)), table]

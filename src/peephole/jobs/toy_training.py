@@ -10,8 +10,6 @@ import torch
 from peephole.tasks.toy import MODELS, Toy
 from peephole.train import Diverged, Event, Settings, fit
 
-EVALUATIONS = 20
-
 Result = dict[str, Any]
 
 
@@ -87,7 +85,7 @@ def train(job: Job) -> tuple[Result, Grid]:
         epochs=job.epochs,
         batch_size=model.batch_size,
         learning_rate=model.rate,
-        evaluations=EVALUATIONS,
+        evaluations=model.evaluations,
         seed=job.seed,
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -17,6 +16,7 @@ from peephole.nn.forms import Batch, Lengths
 from peephole.nn.kind import refuse_torchscript, refuse_tracing
 from peephole.nn.stack import stack
 from peephole.ops import Found, scan
+from peephole.ops.untraced import untraced
 from peephole.ragged import Ragged
 
 Cells = nn.Module | Sequence[nn.Module]
@@ -72,9 +72,9 @@ class Recurrent(nn.Module):
         shown = (("dropout", 0.0), ("skip", False), ("batch_first", False))
         return ", ".join(f"{n}={getattr(self, n)!r}" for n, d in shown if getattr(self, n) != d)
 
-    @torch.compiler.disable(  # type: ignore[untyped-decorator, no-untyped-call]
-        reason="a cell's loop over the steps depends on numbers in the offsets; peephole.LSTM, GRU "
-        "and RNN compile"
+    @untraced(
+        "a cell's loop over the steps depends on numbers in the offsets; peephole.LSTM, GRU and "
+        "RNN compile"
     )
     def forward(
         self,

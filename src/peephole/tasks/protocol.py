@@ -67,7 +67,9 @@ class Batching(NamedTuple):
 class Task(Protocol):
     """Data, model, loss and metrics of one problem.
 
-    A batch is whatever ``loss`` understands; the loop moves the tensors in it to the device.
+    A batch is whatever ``loss`` understands; the loop moves the tensors in it to the device. Each
+    update seeds torch's global generators, from which dropout draws; a task whose ``loss`` never
+    draws may have ``draws = False``, and saves that.
 
     Attributes:
         monitor: the metric, one of ``evaluate``'s, by which the best model is chosen.

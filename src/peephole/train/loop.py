@@ -89,6 +89,7 @@ class _Loop:
         keeps: bool,
     ) -> None:
         self.task, self.settings, self.engine = task, settings, engine
+        self.draws: bool = getattr(task, "draws", True)
         self.journal = journal if engine.rank == 0 else None
         self.checkpoints = checkpoints
         self.keeps = keeps
@@ -140,7 +141,8 @@ class _Loop:
     def update(self, epoch: Epoch, batches: Iterator[Any], interrupts: Interrupts) -> Agreed:
         """Make one update; gives what all processes agree on."""
         training, engine, at = self.training, self.engine, self.training.at
-        engine.seed(at.update)
+        if self.draws:
+            engine.seed(at.update)
         for parameter in training.parameters:
             parameter.grad = None
         total, targets, before = 0.0, 0, training.states.copy()

@@ -1,19 +1,18 @@
 """What the kinds' autograd functions share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peephole.offsets import Layout
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 # (tensors as the function was given them) -> its outputs that are not None, in plain PyTorch.
 Again = Callable[[Sequence[Tensor | None]], Sequence[Tensor]]
 
+# What compiled autograd is told, which would trace a backward pass.
+OPAQUE = "a graph would hold what allocates, and not what the compiled kernels compute"
 NO_FORWARD_MODE = "backend='cpu' has no forward-mode derivatives; backend='reference' has them"
 
 
@@ -23,15 +22,6 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise RuntimeError(NO_FORWARD_MODE)
-
-
-def untraced(backward: Callable[P, R]) -> Callable[P, R]:
-    """A backward pass that is never traced, as compiled autograd would.
-
-    A graph would hold what allocates and not what computes.
-    """
-    opaque: Callable[P, R] = torch.compiler.disable(backward)  # type: ignore[no-untyped-call]
-    return opaque
 
 
 def beyond_kernels(d: Sequence[Tensor | None]) -> bool:

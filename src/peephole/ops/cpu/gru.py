@@ -7,6 +7,7 @@ from torch import Tensor
 
 from peephole.offsets import Layout
 from peephole.ops.cpu.autograd import (
+    OPAQUE,
     Again,
     Recurrence,
     beyond_kernels,
@@ -14,7 +15,6 @@ from peephole.ops.cpu.autograd import (
     contiguous,
     held,
     may_overwrite,
-    untraced,
 )
 from peephole.ops.cpu.kernels import (
     Sizes,
@@ -26,6 +26,7 @@ from peephole.ops.cpu.kernels import (
     own_address,
     zoneout_addresses,
 )
+from peephole.ops.untraced import untraced
 
 
 class Call(NamedTuple):
@@ -117,7 +118,7 @@ class Gru(Recurrence):
         return y, h_n, gates if c.return_states else None
 
     @staticmethod
-    @untraced
+    @untraced(OPAQUE)
     def backward(
         ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None, upstream_gates: Tensor | None
     ) -> tuple[Tensor | None, ...]:

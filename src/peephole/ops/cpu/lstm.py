@@ -8,6 +8,7 @@ from torch import Tensor
 
 from peephole.offsets import Layout
 from peephole.ops.cpu.autograd import (
+    OPAQUE,
     Again,
     Recurrence,
     beyond_kernels,
@@ -16,7 +17,6 @@ from peephole.ops.cpu.autograd import (
     for_each_bias,
     held,
     may_overwrite,
-    untraced,
 )
 from peephole.ops.cpu.kernels import (
     PEEPHOLES,
@@ -29,6 +29,7 @@ from peephole.ops.cpu.kernels import (
     own_address,
     zoneout_addresses,
 )
+from peephole.ops.untraced import untraced
 
 
 class Call(NamedTuple):
@@ -152,7 +153,7 @@ class Lstm(Recurrence):
         return y, h_n, c_n, *((gates, cells) if c.return_states else (None, None))
 
     @staticmethod
-    @untraced
+    @untraced(OPAQUE)
     def backward(
         ctx: Any,
         d_y: Tensor | None,

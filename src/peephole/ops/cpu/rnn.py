@@ -7,6 +7,7 @@ from torch import Tensor
 
 from peephole.offsets import Layout
 from peephole.ops.cpu.autograd import (
+    OPAQUE,
     Again,
     Recurrence,
     beyond_kernels,
@@ -15,7 +16,6 @@ from peephole.ops.cpu.autograd import (
     for_each_bias,
     held,
     may_overwrite,
-    untraced,
 )
 from peephole.ops.cpu.kernels import (
     Sizes,
@@ -27,6 +27,7 @@ from peephole.ops.cpu.kernels import (
     own_address,
     zoneout_addresses,
 )
+from peephole.ops.untraced import untraced
 
 
 class Call(NamedTuple):
@@ -108,7 +109,7 @@ class Rnn(Recurrence):
         return y, h_n
 
     @staticmethod
-    @untraced
+    @untraced(OPAQUE)
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
         c: Call = ctx.c
         saved = ctx.saved_tensors

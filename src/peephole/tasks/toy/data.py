@@ -121,11 +121,12 @@ def posterior_mean(inputs: Ragged, sd: float) -> Tensor:
     f = wave(grid - torch.arange(longest, dtype=torch.float64)[:, None])
     # -(x - f)^2 / 2 summed over the steps there are; the term in x^2 alone cancels.
     squares = torch.cat([torch.zeros_like(f[:1]), (f * f).cumsum(0)]) / 2
+    moments = torch.stack([weight, weight * grid], dim=1)
     means = []
     # Few enough at a time that their densities on the grid stay in the cache.
     for part in inputs.split(64):
         x = part.to_padded().squeeze(2)
         log_likelihood = (x @ f[: x.shape[1]] - squares[part.lengths]) / sd**2
-        density = torch.softmax(log_likelihood, dim=1).mul_(weight)
-        means.append(density @ grid / density.sum(1))
+        mass, first = (torch.softmax(log_likelihood, dim=1) @ moments).unbind(1)
+        means.append(first / mass)
     return torch.cat(means)

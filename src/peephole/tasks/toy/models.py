@@ -96,6 +96,7 @@ class Model:
             begun first.
         uniform: initial weights are drawn from U(-uniform, uniform); None for the layers' own.
         reverse: whether the inputs are read from the last to the first.
+        evaluations: on the test data, in each epoch.
         published: the original's figures.
     """
 
@@ -111,6 +112,7 @@ class Model:
     cost: float
     uniform: float | None
     reverse: bool = False
+    evaluations: int = 10
     published: Published = Published()
 
     def make(self) -> nn.Module:
@@ -142,6 +144,9 @@ def _gru() -> nn.Module:
 def _bilstm() -> nn.Module:
     return EveryStep(LSTM(1, 16, bidirectional=True, peephole="full"))
 
+
+# Of the two models whose speeds are compared: the lstm's error falls within a quarter of an epoch.
+CLAIM_EVALUATIONS = 20
 
 _LSTM = "LSTM, 16 units, full peepholes, a bias on each of its 11 linear maps"
 
@@ -201,6 +206,7 @@ MODELS = {
             quick_epochs=6,
             cost=1.5,
             uniform=None,
+            evaluations=CLAIM_EVALUATIONS,
             published=Published(test_mse=0.0757, grid_mse=0.0141),
         ),
         Model(
@@ -215,6 +221,7 @@ MODELS = {
             quick_epochs=5,
             cost=1.9,
             uniform=0.02,
+            evaluations=CLAIM_EVALUATIONS,
             published=Published(train_mse=0.0739, grid_mse=0.0157),
         ),
         Model(

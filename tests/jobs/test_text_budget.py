@@ -94,6 +94,21 @@ def test_updates_fill_the_time(corpus: Corpus, measured: list[Network]) -> None:
         assert 0.5 * budget < characters / chosen.characters_a_second < budget
 
 
+def test_updates_leave_time_for_the_evaluations(measured: list[Network]) -> None:
+    """Counted by hand, with more than one evaluation an epoch, and a large held-out part."""
+    corpus = of_texts([words(1000) * 1000, words(1000) * 2000], [False, True])
+    updates, held_out = 1_000_000 / 1024, 2_000_000
+    chosen = settled(corpus, 300, hidden_size=256)
+    assert chosen.characters_a_second is not None
+    assert chosen.training.updates is not None
+    passes = chosen.training.updates / updates
+    assert passes < 10
+    per_epoch = round(10 / passes)
+    scored = (per_epoch * passes + 1) * min(budgets.SCORED, held_out) + min(1 << 20, held_out)
+    took = (chosen.training.updates * 1024 + scored / 3) / chosen.characters_a_second
+    assert 0.9 * 300 < took < 0.96 * 300
+
+
 def test_a_small_text_gets_a_small_network_and_an_end(measured: list[Network]) -> None:
     small = of_texts([words(5000), words(100)], [False, True])
     chosen = settled(small, 1e6)

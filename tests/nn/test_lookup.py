@@ -1,11 +1,14 @@
 """Inputs of ids: the same as the embedding's rows, and folded into the gates where that pays."""
 
+import inspect
+import re
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import peephole
@@ -15,8 +18,9 @@ from tests.helpers.batches import LENGTHS, NONEMPTY, offsets_of
 from tests.helpers.graphs import traceable  # noqa: F401
 from tests.helpers.layerwise import randomized
 
-WIDTH, H = 4, 3
-FEW, MANY = 5, 60  # rows of an embedding: fewer and more than steps
+WIDTH, H = lookup.WIDE, 3
+# Rows of an embedding: much fewer than steps, and too many.
+FEW, MANY = 5, 12
 KINDS = [peephole.LSTM, peephole.GRU, peephole.RNN]
 OPTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
     *((kind, {}) for kind in KINDS),
@@ -27,18 +31,20 @@ OPTIONS: list[tuple[type[nn.Module], dict[str, Any]]] = [
     *((kind, {"num_layers": 2, "bidirectional": True, "dropout": 0.4}) for kind in KINDS),
     *((kind, {"hidden_size": [4, 3], "skip": True}) for kind in KINDS),
     *((kind, {"learn_initial_state": True, "backend": "reference"}) for kind in KINDS),
+    *((kind, {"learn_initial_state": True}) for kind in KINDS),
     *((kind, {"backend": "cpu"}) for kind in KINDS),
     *((kind, {"backend": "torch"}) for kind in KINDS),
     (peephole.LSTM, {"peephole": "full"}),
     (peephole.LSTM, {"peephole": "diagonal", "coupled": True}),
     (peephole.LSTM, {"peephole": "full", "coupled": True}),
     (peephole.LSTM, {"proj_size": 2}),
+    (peephole.LSTM, {"cell_clip": 0.1}),
 ]
 
 
 def layer_of(kind: type[nn.Module], **options: Any) -> Any:
     torch.manual_seed(1)
-    return randomized(kind(WIDTH, options.pop("hidden_size", H), **options))
+    return randomized(kind(WIDTH, options.pop("hidden_size", H), **options), scale=0.2)
 
 
 def embedding_of(rows: int) -> Tensor:
@@ -114,7 +120,22 @@ def test_folds_where_it_pays(
     layer = layer_of(kind, **options)
     layer(ids_of(LENGTHS, FEW), embedding=embedding_of(FEW))
     layer(ids_of(LENGTHS, FEW), embedding=embedding_of(MANY))
-    assert counts == [count, 0]
+    narrow = kind(WIDTH - 1, 3, **options).double()
+    narrow(ids_of(LENGTHS, FEW), embedding=embedding_of(FEW)[:, 1:])
+    assert counts == [count, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_takes_states_and_gives_steps(kind: type[nn.Module]) -> None:
+    layer, embedding, ids = layer_of(kind), embedding_of(FEW), ids_of(LENGTHS, FEW)
+    state: Any = torch.randn(1, len(LENGTHS), H).double()
+    state = (state, state.cos()) if kind is peephole.LSTM else state
+    rows = ids.with_values(F.embedding(ids.values, embedding))
+    y, ends, steps = layer(ids, state, embedding=embedding, return_states=True)
+    wanted, wanted_ends, wanted_steps = layer(rows, state, return_states=True)
+    assert_agree((y.values, ends), (wanted.values, wanted_ends))
+    for name, gate in wanted_steps[0].gates.items():
+        assert_agree(steps[0].gates[name].values, gate.values)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,6 +173,11 @@ def test_takes_every_form(rows: int) -> None:
     nested = torch.nested.nested_tensor_from_jagged(ids.values, ids.offsets)
     y, _ = layer(nested, embedding=embedding)
     assert_agree(y.values(), wanted.values)
+    narrowed = torch.nested.narrow(
+        padded.t().clamp(min=0).contiguous(), 1, 0, torch.tensor(LENGTHS), torch.jagged
+    )
+    y, _ = layer(narrowed, embedding=embedding)
+    assert_agree(torch.cat([*y.unbind()]), wanted.values)
 
 
 def test_takes_packed_ids() -> None:
@@ -192,6 +218,24 @@ def test_compiles() -> None:
     assert_agree(run(ids.values, ids.offsets, embedding), layer(ids, embedding=embedding)[0].values)
 
 
+@pytest.mark.usefixtures("traceable")
+def test_compiled_padding_is_not_looked_up() -> None:
+    layer, embedding = layer_of(peephole.LSTM), embedding_of(FEW)
+    ids = torch.randint(0, FEW, (4, 3))
+    ids[2:, 1] = -1
+    lengths = torch.tensor([4, 2, 4])
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    given, wanted = (f(ids, lengths=lengths, embedding=embedding) for f in (run, layer))
+    assert_agree(given, wanted)
+
+
+def test_goes_where_operations_are_watched() -> None:
+    layer, embedding = layer_of(peephole.LSTM), embedding_of(FEW)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        y, _ = layer(mode.from_tensor(torch.zeros(20, 3, dtype=torch.int64)), embedding=embedding)
+    assert y.shape == (20, 3, H)
+
+
 def test_goes_with_transforms() -> None:
     layer, embedding = layer_of(peephole.LSTM), embedding_of(FEW)
     ids = ids_of(NONEMPTY, FEW)
@@ -206,7 +250,7 @@ def test_goes_with_transforms() -> None:
 
 def test_autocast_casts_the_embedding() -> None:
     layer = peephole.LSTM(WIDTH, H)
-    embedding = torch.randn(FEW, WIDTH)
+    embedding = torch.randn(FEW, WIDTH, requires_grad=True)
     ids = ids_of(LENGTHS, FEW)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, _ = layer(ids, embedding=embedding)
@@ -214,6 +258,8 @@ def test_autocast_casts_the_embedding() -> None:
     assert y.values.dtype == torch.bfloat16
     # One more rounding: the gates' part is of bfloat16 too.
     torch.testing.assert_close(y.values, wanted.values, rtol=0.05, atol=0.02)
+    found = [torch.autograd.grad(each.values.float().sum(), embedding)[0] for each in (y, wanted)]
+    torch.testing.assert_close(*found, rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +276,9 @@ def test_autocast_casts_the_embedding() -> None:
         (
             torch.tensor([0]),
             torch.zeros(5, WIDTH + 1),
-            r"must be \[A, 4\] for input_size=4, got \[5, ",
+            r"must be \[A, 64\] for input_size=64, got \[5, ",
         ),
-        (torch.tensor([0]), torch.zeros(WIDTH), r"must be \[A, 4\] for input_size=4, got \[4\]"),
+        (torch.tensor([0]), torch.zeros(WIDTH), r"must be \[A, 64\] for input_size=64, got \[64\]"),
         (
             torch.tensor([0]),
             torch.zeros(5, WIDTH).double(),
@@ -250,6 +296,15 @@ def test_autocast_casts_the_embedding() -> None:
 def test_says_what_does_not_fit(ids: Tensor, embedding: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         peephole.LSTM(WIDTH, H)(ids, embedding=embedding)
+
+
+def test_an_embedding_is_a_tensor() -> None:
+    embedding: Any = nn.Embedding(FEW, WIDTH)
+    message = "a tensor [A, 64], got Embedding; of an nn.Embedding give its weight"
+    # Behind the annotations, which are checked while the tests run.
+    check = inspect.unwrap(lookup.check)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        check(torch.tensor([0]), embedding, WIDTH, torch.zeros(1))
 
 
 def test_ragged_and_packed_ids_have_one_dimension() -> None:

@@ -79,5 +79,5 @@ def _shapes(task: Task) -> nn.Module:
 
 
 def _memory() -> int:
-    """Bytes of memory that this machine has."""
+    """Bytes of memory that this machine has, whatever a container may limit it to."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,9 +6,9 @@ import os
 import sys
 from multiprocessing.context import BaseContext
 
-# Of glibc's mallopt, and a size beyond what a worker frees at once.
+# Of glibc's mallopt, with the most that every version takes for the second.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 1 << 28
+KEPT_BYTES, PIECE_BYTES = 1 << 28, 1 << 25
 
 
 def cores() -> int:
@@ -41,5 +41,6 @@ def keep_memory() -> None:
     them again, page by page, as to compute.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
-        library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        # By itself the first would only keep glibc from adapting the second.
+        if library.mallopt(M_MMAP_THRESHOLD, PIECE_BYTES):
+            library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

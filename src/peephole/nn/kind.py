@@ -40,8 +40,8 @@ class Kind(nn.Module):
         states: "h" first, then what else is carried from step to step.
         recurrence: what one direction computes; see ``peephole.ops.direction``. Without a
             ``weight_ih`` its x is what ``gates_of_input`` gives.
-        gates_of_input: from x ``[..., I]`` and a direction's tensors the input's part of its gates
-            ``[..., G * H]``, and what is left of the tensors; None where a kind has no such part.
+        gates_of_input: from x ``[N, I]`` and a direction's tensors the input's part of its gates
+            ``[N, G * H]``, and what is left of the tensors; None where a kind has no such part.
         torch_name: of the class in ``torch.nn`` that computes the same without our options.
         retention: the gates that keep the old state, 1, and that let in the new, -1: what chrono
             initialization sets.

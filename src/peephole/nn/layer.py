@@ -248,8 +248,8 @@ class Layer(Kind):
                 0 to T in any order, on any device. What stands past them changes nothing.
             embedding: ``[A, I]``, with an input of ids, whole numbers from 0 to A - 1 without the
                 dimension of size I: each stands for that row. It is the same as the rows
-                themselves, and faster: where there are fewer rows than steps, the first layer's
-                input product is of each row instead of each step.
+                themselves. On the compiled kernels the first layer's input product is of each row
+                instead of each step where that is faster.
             return_states: give every layer's gates and cells at every step too.
 
         Returns:
@@ -264,7 +264,7 @@ class Layer(Kind):
         Raises:
             ValueError: an input, lengths or a state that does not fit the layer, or a backend
                 that cannot serve.
-            TypeError: an input of none of these forms.
+            TypeError: an input of none of these forms, or an embedding that is no tensor.
         """
         refuse_tracing(self)
         weights = self._weights()
@@ -276,23 +276,23 @@ class Layer(Kind):
         input = input if embedding is None else lookup.columns(input)
         batch = forms.read(input, lengths, self.batch_first, type(self).__name__)
         hx = None if hx is None else states.as_tuple(hx, self.states, type(self).__name__)
-        ids = None
         if embedding is None:
-            check_input(batch.values, self.input_size, weights[0]["weight_ih"])
+            values, ids = batch.values, None
+            check_input(values, self.input_size, weights[0]["weight_ih"])
         else:
-            ids = batch.values.squeeze(-1)
-            lookup.check(ids, embedding, self.input_size, weights[0]["weight_ih"])
-            batch = batch._replace(values=embedding)
-        cast, context = autocast_off(batch.values)
+            values, ids = embedding, lookup.ids_of(batch)
+            lookup.check(ids, values, self.input_size, weights[0]["weight_ih"])
+        cast, context = autocast_off(values)
         with context:
             if cast is not None:
-                batch = batch._replace(values=batch.values.to(cast))
+                values = values.to(cast)
                 weights = [{n: w.to(cast) for n, w in each.items()} for each in weights]
             folded: list[lookup.Folded] = []
             if ids is not None:
                 first = weights[: 1 + self.bidirectional]
                 may_fold = not self.skip and self.backend in ("auto", "cpu")
-                values, folded = lookup.look_up(self, ids, batch.values, first, may_fold=may_fold)
+                values, folded = lookup.look_up(self, ids, values, first, may_fold=may_fold)
+            if values is not batch.values:
                 batch = batch._replace(values=values)
             initial = self._initial(hx, batch, weights, cast)
             y, found = self._run(batch, initial, weights, folded, return_states)
@@ -338,13 +338,13 @@ class Layer(Kind):
             "training": training,
             "is_torchs": is_torchs,
         }
+        own = [*folded, *((None, each) for each in weights[len(folded) :])]
         runs = [
-            functools.partial(self._run_one, direction, batch, state, own, options)
-            for direction, state, own in zip(self._directions, initial, weights, strict=True)
+            functools.partial(self._run_one, direction, batch, state, *gates_and_weights, options)
+            for direction, state, gates_and_weights in zip(
+                self._directions, initial, own, strict=True
+            )
         ]
-        for k, (gates_x, own) in enumerate(folded):
-            given = self._directions[k], batch, initial[k], own, options
-            runs[k] = functools.partial(self._run_one, *given, gates_x=gates_x)
         if len(runs) == 1:
             found = runs[0](batch.values)
             return found.y, [found]
@@ -357,10 +357,10 @@ class Layer(Kind):
         direction: Direction,
         batch: Batch,
         state: states.State,
+        gates_x: Tensor | None,
         weights: dict[str, Tensor],
         options: dict[str, Any],
         x: Tensor,
-        gates_x: Tensor | None = None,
     ) -> Found:
         x = x if gates_x is None else gates_x
         H, layout = self.widths[direction.layer], batch.layout

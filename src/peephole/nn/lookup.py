@@ -9,9 +9,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from peephole.nn.checks import check_like
+from peephole.nn.forms import Batch
 from peephole.nn.kind import Kind
 from peephole.ops import cpu_cannot, in_transform
 from peephole.ragged import Ragged
+
+# When to fold: with so many times fewer rows than steps, and rows so wide that a row's product
+# takes longer than to write it down and to read it again for each step.
+FEWER = 2
+WIDE = 64
 
 # Of a direction: the input's part of its gates [N, G * H], and the tensors that are left.
 Folded = tuple[Tensor, dict[str, Tensor]]
@@ -42,15 +48,34 @@ def _check_dimensions(ids: Tensor, allowed: tuple[int, ...], what: str) -> None:
         )
 
 
+def ids_of(batch: Batch) -> Tensor:
+    """The ids ``[N]`` of a batch of ``columns``; 0 for steps that do not exist."""
+    ids = batch.values.squeeze(-1)
+    if batch.lengths is None:
+        return ids
+    by_sequence = ids.view(batch.layout.sequences, -1)
+    steps = torch.arange(by_sequence.shape[1], device=ids.device)
+    return by_sequence.masked_fill(steps >= batch.lengths[:, None], 0).flatten()
+
+
 def check(ids: Tensor, embedding: Tensor, input_size: int, weight: Tensor) -> None:
-    """Raise ValueError unless these go with each other, and with the layer that has this weight.
+    """Raise unless these go with each other, and with the layer that has this weight.
 
     Args:
         ids: ``[N]``.
         embedding: ``[A, I]``.
         input_size: I.
         weight: of the layer.
+
+    Raises:
+        TypeError: ``embedding`` is no tensor.
+        ValueError: shape, dtype or device.
     """
+    if not isinstance(embedding, Tensor):
+        raise TypeError(
+            f"the embedding must be a tensor [A, {input_size}], got {type(embedding).__name__}; "
+            "of an nn.Embedding give its weight"
+        )
     if embedding.dim() != 2 or embedding.shape[1] != input_size:
         raise ValueError(
             f"the embedding must be [A, {input_size}] for input_size={input_size}, got "
@@ -75,13 +100,14 @@ def look_up(
 ) -> tuple[Tensor, list[Folded]]:
     """The input that ids stand for.
 
-    A product of few rows that are then looked up is cheaper than one of many: on the compiled
-    kernels the directions that read the input get the input's part of their gates instead.
+    Where the product of an embedding's rows costs much less than that of all steps, the directions
+    that read the input get the input's part of their gates instead: on the compiled kernels, which
+    otherwise make that product on the way.
 
     Args:
         kind: of the recurrence.
         ids: ``[N]``.
-        embedding: ``[A, I]``, A being less than N if it is to pay.
+        embedding: ``[A, I]``.
         weights: of those directions.
         may_fold: whether the layer has no other use for the input.
 
@@ -92,14 +118,18 @@ def look_up(
     Raises:
         ValueError: an id without a row.
     """
-    eager = not (torch.compiler.is_compiling() or in_transform())
-    if eager and ids.is_cpu:
+    # Where nothing watches or transforms what is computed.
+    plain = not (
+        torch.compiler.is_compiling() or in_transform() or torch._C._len_torch_dispatch_stack()
+    )
+    if plain and ids.is_cpu:
         _check_range(ids, len(embedding))
     gates_of_input = kind.gates_of_input
     if (
-        not (may_fold and eager)
+        not (plain and may_fold)
         or gates_of_input is None
-        or len(embedding) >= len(ids)
+        or len(ids) < FEWER * len(embedding)
+        or embedding.shape[1] < WIDE
         or cpu_cannot(kind.name, embedding, weights[0]) is not None
     ):
         return F.embedding(ids, embedding), []

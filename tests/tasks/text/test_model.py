@@ -53,6 +53,16 @@ def test_dropout_is_for_training_alone_and_reaches_every_layer() -> None:
         assert not torch.equal(made(x, offsets, state)[0], made(x, offsets, state)[0])
 
 
+def test_dropout_leaves_the_embedding_alone() -> None:
+    made = model(dropout=0.5)
+    x, offsets, state = torch.arange(8), torch.tensor([0, 8]), made.initial_state(1)
+    wanted = made(x, offsets, state)[1]
+    made.train()
+    for ours, theirs in zip(made(x, offsets, state)[1], wanted, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert not torch.equal(ours[1], theirs[1])
+
+
 def test_tied_has_fewer_parameters() -> None:
     def count(tied: bool) -> int:
         network = Network(hidden_size=6, embedding_size=6, tied=tied)

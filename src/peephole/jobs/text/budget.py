@@ -20,6 +20,7 @@ from peephole.data.corpus import Corpus
 from peephole.errors import UserError
 from peephole.jobs.sizes import check_memory
 from peephole.jobs.text.settings import (
+    MOST_SCORED,
     ModelSettings,
     TrainSettings,
     evaluations,
@@ -310,7 +311,7 @@ def _updates(corpus: Corpus, training: TrainSettings, speed: float, left: float,
 
     without = fitting(left)
     times = evaluations(without, an_epoch) * without / an_epoch + 1
-    scored = times * min(SCORED, held_out) + held_out
+    scored = times * min(SCORED, held_out) + min(MOST_SCORED, held_out)
     return fitting(max(left - scored / (SCORING * speed), left / 2))
 
 

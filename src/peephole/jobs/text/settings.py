@@ -10,6 +10,8 @@ from peephole.train import Settings
 
 # How often a training is interrupted to evaluate it and to print a sample.
 EVALUATIONS = 10
+# How many characters of the held-out part the trained model is scored on, at most.
+MOST_SCORED = 1 << 20
 # Here None leaves nothing open: there are no peepholes, or the rise follows from the updates.
 NONE_IS_A_CHOICE = ("peephole", "warm_up")
 

@@ -14,7 +14,7 @@ from peephole.data.schema import check_choices, to_json
 from peephole.errors import UserError
 from peephole.jobs.text import report, settings
 from peephole.jobs.text.prepare import Prepared, prepare
-from peephole.jobs.text.settings import ModelSettings, TrainSettings
+from peephole.jobs.text.settings import MOST_SCORED, ModelSettings, TrainSettings
 from peephole.jobs.training import (
     Notes,
     Watch,
@@ -35,8 +35,6 @@ from peephole.tasks.text.task import TextTask
 from peephole.train import Engine, Fit
 
 BUDGET = "5m"
-# How many characters of the held-out part the trained model is scored on, at most.
-SCORED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def resume(
         if device is not None:
             training = replace(training, device=device)
         _check(config.model, training, config.seed)
-        settings.check_settled(config.model, training, f"{path / CONFIG}")
+        settings.check_settled(config.model, training, str(path / CONFIG))
         given = _Given(file, cache, path.parent)
         notes = Notes(watch)
         prepared = given.prepared(
@@ -292,11 +290,11 @@ def _metrics(cost: Cost, prepared: Prepared, fitted: Fit) -> dict[str, float]:
 def score(task: TextTask, model: TextModel) -> Cost:
     """What the held-out part costs: each document from its beginning to its end.
 
-    Where that would take long, as many parts of documents as make up ``SCORED`` characters.
+    Where that would take long, as many parts of documents as make up ``MOST_SCORED`` characters.
     """
     stretches = task.held_out
-    if sum(s.end - s.scored for s in stretches) > SCORED:
-        stretches = scoring.spread(stretches, SCORED)
+    if sum(s.end - s.scored for s in stretches) > MOST_SCORED:
+        stretches = scoring.spread(stretches, MOST_SCORED)
     return scoring.static(model, task.corpus.ids, stretches)
 
 

@@ -92,7 +92,7 @@ MEASURED_SECONDS, MOST_MEASURED_SECONDS, MEASURED_UPDATES = 1.0, 10.0, 3
 SCORING = 3.0
 # Of the time that is left, how much to plan with: the speed may fall, and at the end a report is
 # written.
-KEPT = 0.95
+KEPT = 0.9
 
 
 class Budget(NamedTuple):

@@ -18,7 +18,7 @@ from tests.helpers.batches import LENGTHS, NONEMPTY, offsets_of
 from tests.helpers.graphs import traceable  # noqa: F401
 from tests.helpers.layerwise import randomized
 
-WIDTH, H = lookup.WIDE, 3
+WIDTH, H = lookup.WIDE_WITHOUT_GRADIENT, 3
 # Rows of an embedding: much fewer than steps, and too many.
 FEW, MANY = 5, 12
 KINDS = [peephole.LSTM, peephole.GRU, peephole.RNN]
@@ -120,9 +120,21 @@ def test_folds_where_it_pays(
     layer = layer_of(kind, **options)
     layer(ids_of(LENGTHS, FEW), embedding=embedding_of(FEW))
     layer(ids_of(LENGTHS, FEW), embedding=embedding_of(MANY))
-    narrow = kind(WIDTH - 1, 3, **options).double()
-    narrow(ids_of(LENGTHS, FEW), embedding=embedding_of(FEW)[:, 1:])
-    assert counts == [count, 0, 0]
+    assert counts == [count, 0]
+
+
+@pytest.mark.parametrize(("training", "width"), [(True, lookup.WIDE), (False, WIDTH)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_folds_what_is_wide_enough(
+    monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], training: bool, width: int
+) -> None:
+    """Without derivatives there are fewer products to save."""
+    counts = folds(monkeypatch)
+    for each in (width, width - 1):
+        layer, embedding = kind(each, H).double(), embedding_of(FEW)[:, :each]
+        with torch.set_grad_enabled(training):
+            layer(ids_of(LENGTHS, FEW), embedding=embedding)
+    assert counts == [1, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -276,9 +288,13 @@ def test_autocast_casts_the_embedding() -> None:
         (
             torch.tensor([0]),
             torch.zeros(5, WIDTH + 1),
-            r"must be \[A, 64\] for input_size=64, got \[5, ",
+            r"must be \[A, 256\] for input_size=256, got \[5, ",
         ),
-        (torch.tensor([0]), torch.zeros(WIDTH), r"must be \[A, 64\] for input_size=64, got \[64\]"),
+        (
+            torch.tensor([0]),
+            torch.zeros(WIDTH),
+            r"must be \[A, 256\] for input_size=256, got \[256\]",
+        ),
         (
             torch.tensor([0]),
             torch.zeros(5, WIDTH).double(),
@@ -300,7 +316,7 @@ def test_says_what_does_not_fit(ids: Tensor, embedding: Tensor, message: str) ->
 
 def test_an_embedding_is_a_tensor() -> None:
     embedding: Any = nn.Embedding(FEW, WIDTH)
-    message = "a tensor [A, 64], got Embedding; of an nn.Embedding give its weight"
+    message = "a tensor [A, 256], got Embedding; of an nn.Embedding give its weight"
     # Behind the annotations, which are checked while the tests run.
     check = inspect.unwrap(lookup.check)
     with pytest.raises(TypeError, match=re.escape(message)):

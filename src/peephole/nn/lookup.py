@@ -11,13 +11,15 @@ from torch.nn.utils.rnn import PackedSequence
 from peephole.nn.checks import check_like
 from peephole.nn.forms import Batch
 from peephole.nn.kind import Kind
-from peephole.ops import cpu_cannot, in_transform
+from peephole.ops import cpu_cannot, in_transform, is_training
 from peephole.ragged import Ragged
 
 # When to fold: with so many times fewer rows than steps, and rows so wide that a row's product
-# takes longer than to write it down and to read it again for each step.
+# takes longer than to write it down and to read it again for each step. Three products are saved in
+# training, one otherwise. Measured: docs/log.md.
 FEWER = 2
-WIDE = 64
+WIDE = 128
+WIDE_WITHOUT_GRADIENT = 256
 
 # Of a direction: the input's part of its gates [N, G * H], and the tensors that are left.
 Folded = tuple[Tensor, dict[str, Tensor]]
@@ -129,7 +131,7 @@ def look_up(
         not (plain and may_fold)
         or gates_of_input is None
         or len(ids) < FEWER * len(embedding)
-        or embedding.shape[1] < WIDE
+        or embedding.shape[1] < (WIDE if is_training(embedding, weights) else WIDE_WITHOUT_GRADIENT)
         or cpu_cannot(kind.name, embedding, weights[0]) is not None
     ):
         return F.embedding(ids, embedding), []

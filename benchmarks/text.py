@@ -27,6 +27,7 @@ from peephole.data.cache import Cache
 from peephole.data.corpus import Corpus, InMemory, open_corpus
 from peephole.errors import UserError
 from peephole.jobs import text as jobs
+from peephole.jobs.memory import keep_memory
 from peephole.jobs.text.train import score
 from peephole.tasks.protocol import Batching
 from peephole.tasks.text.model import TextModel
@@ -97,7 +98,8 @@ KINDS = (*SETTINGS, SAMPLING)
 HELP = f"""\
 Characters a second that a language model of characters trains on, float32, an update at a time:
 forward, backward, the gradient's norm clipped, a step of AdamW (fused). Windows of random
-characters follow each other with the state carried. Both begin with the same weights.
+characters follow each other with the state carried. Both begin with the same weights. Memory that
+is freed is kept, as `peephole train text` has it: otherwise torch.nn waits longer for the system.
 
   peephole   the model of `peephole train text`, on peephole.LSTM and its task's ragged windows
   torch.nn   the same model on one torch.nn.LSTM, on dense windows [W, S]: no padding is needed
@@ -170,6 +172,9 @@ def run(options: argparse.Namespace) -> int:
     except UserError as error:
         print(f"text: {error}", file=sys.stderr)
         return 2
+    # Neither side waits for pages, as `peephole train text` does not; else it depended on what ran
+    # before which of them does.
+    keep_memory()
     with show.Bar(record.out, len(options.kind)) as bar:
         for kind in options.kind:
             timing = {"min_rounds": options.rounds, "on_round": bar.start(kind)}

@@ -358,6 +358,16 @@ class TestEvaluate:
         assert capsys.readouterr().err == "peephole evaluate: there is no run gone\n"
 
 
+def test_a_training_keeps_the_memory_that_it_frees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each update would wait for some thousand pages otherwise."""
+    kept: list[bool] = []
+    monkeypatch.setattr("peephole.jobs.memory.keep_memory", lambda: kept.append(True))
+    assert main(["train", "text", str(tmp_path / "none.txt")]) == 2
+    assert kept == [True]
+
+
 def test_yaml_of_a_run_holds_plain_values(trained: Path) -> None:
     config = yaml.safe_load((trained / "run" / "config.yaml").read_text())
     assert config["file"] == str(trained / "words.txt")

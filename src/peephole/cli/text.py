@@ -217,8 +217,10 @@ def sample_options(name: str, summary: str) -> Parser:
 
 
 def train(options: Namespace) -> None:
+    from peephole.jobs.memory import keep_memory
     from peephole.jobs.training import is_first
 
+    keep_memory()
     if options.resume is not None:
         check_resumed(options, train_options("train text", ""), RESUMED)
     with watched("train text", options) as watch:

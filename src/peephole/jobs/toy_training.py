@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from peephole.jobs import workers
+from peephole.jobs.memory import keep_memory
 from peephole.tasks.toy import MODELS, Toy
 from peephole.train import Diverged, Event, Settings, fit
 
@@ -75,7 +75,7 @@ def start(events: Any) -> None:
     # An interrupt is the parent's to answer; here it just ends the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
-    workers.keep_memory()
+    keep_memory()
 
 
 def train(job: Job) -> tuple[Result, Grid]:

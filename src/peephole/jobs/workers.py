@@ -1,14 +1,8 @@
 """Processes that train side by side."""
 
-import ctypes
 import multiprocessing
 import os
-import sys
 from multiprocessing.context import BaseContext
-
-# Of glibc's mallopt, with the most that every version takes for the second.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES, PIECE_BYTES = 1 << 28, 1 << 25
 
 
 def cores() -> int:
@@ -32,15 +26,3 @@ def begin(module: str) -> BaseContext:
     context.set_forkserver_preload([module])
     forkserver.ensure_running()
     return context
-
-
-def keep_memory() -> None:
-    """Let this process keep what it frees, where the system's C library is glibc.
-
-    It gives large pieces back at once, and the next evaluation of a model takes as long to get
-    them again, page by page, as to compute.
-    """
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
-        # By itself the first would only keep glibc from adapting the second.
-        if library.mallopt(M_MMAP_THRESHOLD, PIECE_BYTES):
-            library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

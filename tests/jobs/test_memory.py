@@ -1,4 +1,4 @@
-"""Processes that train side by side."""
+"""What becomes of memory that a process frees."""
 
 import ctypes
 import subprocess
@@ -12,10 +12,10 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_ver
 FAULTS = """
 import resource
 import numpy as np
-from peephole.jobs import workers
+from peephole.jobs.memory import keep_memory
 
 if {keep}:
-    workers.keep_memory()
+    keep_memory()
 np.ones(2**20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -32,6 +32,6 @@ def faults(*, keep: bool) -> int:
 
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
-def test_keep_what_they_free() -> None:
+def test_is_kept_if_one_asks() -> None:
     kept, given_back = faults(keep=True), faults(keep=False)
     assert 10 * kept < given_back

@@ -125,7 +125,7 @@ inline Vec<T> exponential(Vec<T> x) {
 // 1 / (1 + exp(-x)). Both parts of the fraction are divided by 2^shift, so that exp(-x) stays in
 // range until the result is below half the smallest subnormal number.
 template <class T>
-inline Vec<T> logistic(Vec<T> x) {
+ALWAYS_INLINE Vec<T> logistic(Vec<T> x) {
   using C = Constants<T>;
   constexpr int shift = C::mantissa_bits + 1;
   x = clamp<T>(x, C::exp_lowest, C::sigmoid_highest);
@@ -143,7 +143,7 @@ inline Vec<T> logistic(Vec<T> x) {
 // which near 0, where k = 0, is as exact as r = a. What the comments call exact has k = 1, from
 // a = 0.17 to 0.52, in mind, where errors count most; with greater k the slope of tanh hides them.
 template <class T>
-inline Vec<T> hyperbolic_tangent(Vec<T> x) {
+ALWAYS_INLINE Vec<T> hyperbolic_tangent(Vec<T> x) {
   using C = Constants<T>;
   const IntVec<T> sign = (IntVec<T>)x & (IntVec<T>)broadcast<T>(T(-0.0));
   const Vec<T> a = lesser(broadcast<T>(C::tanh_highest), (Vec<T>)((IntVec<T>)x ^ sign));
@@ -169,11 +169,11 @@ inline Vec<T> hyperbolic_tangent(Vec<T> x) {
 inline Vec<float> vector_exp(Vec<float> x) { return exponential<float>(x); }
 inline Vec<double> vector_exp(Vec<double> x) { return exponential<double>(x); }
 
-inline Vec<float> vector_tanh(Vec<float> x) { return hyperbolic_tangent<float>(x); }
-inline Vec<double> vector_tanh(Vec<double> x) { return hyperbolic_tangent<double>(x); }
+ALWAYS_INLINE Vec<float> vector_tanh(Vec<float> x) { return hyperbolic_tangent<float>(x); }
+ALWAYS_INLINE Vec<double> vector_tanh(Vec<double> x) { return hyperbolic_tangent<double>(x); }
 
-inline Vec<float> vector_sigmoid(Vec<float> x) { return logistic<float>(x); }
-inline Vec<double> vector_sigmoid(Vec<double> x) { return logistic<double>(x); }
+ALWAYS_INLINE Vec<float> vector_sigmoid(Vec<float> x) { return logistic<float>(x); }
+ALWAYS_INLINE Vec<double> vector_sigmoid(Vec<double> x) { return logistic<double>(x); }
 
 template <class T, class Function>
 inline void apply(Function function, const T* x, T* y, int64_t n) {

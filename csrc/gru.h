@@ -69,14 +69,23 @@ class GruForwardRun : PartRun<S> {
     for (int64_t panel = 0; panel < w_.matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        x_.fetch(w_.matrix, panel, t, first, count);
         this->multiply_state(w_, seen, panel, first, count, s_.sums);
         for (int64_t r = 0; r < count; ++r) cell(t, first + r, panel * L, s_.sums + r * 3 * L);
       }
     this->end_at(t, running, [&](int64_t r) { this->write_state(own_.h[~t & 1], r, out_.h_n); });
   }
 
+  // Ask for what a vector of units is going to read and to write, as in lstm.h.
+  ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t j) const {
+    int64_t row = this->row(r, t);
+    this->ask(x_.at(r, t), 0, 3, j);
+    this->ask(out_.gates, row * 3, 3, j);
+    this->ask(out_.n_h, row, 1, j);
+    this->ask(out_.y, row, 1, j);
+  }
+
   void cell(int64_t t, int64_t r, int64_t j, const T* sums) {
+    if (out_.gates && j + L < H) ask_ahead(t, r, j + L);
     int count = this->lanes(j);
     int64_t row = this->row(r, t), at = r * s_.stride + j;
     const S* x = x_.at(r, t) + j;

@@ -127,15 +127,6 @@ class StepsInput {
     return gates_x_ + row(r, t) * outputs_;
   }
 
-  // Ask for a panel's part of it ahead: no prefetcher follows so many rows.
-  void fetch(const Matrix<S>& m, int64_t panel, int64_t t, int64_t first, int64_t count) const {
-    if (input_) return;
-    for (int64_t r = first; r < first + count; ++r) {
-      const S* x = at(r, t) + panel * m.panel_step;
-      for (int c = 0; c < m.columns; ++c) __builtin_prefetch(x + c * m.column_step);
-    }
-  }
-
  private:
   int64_t row(int64_t r, int64_t t) const { return part_.sequences[r].first + t * stride_; }
 

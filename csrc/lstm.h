@@ -97,7 +97,6 @@ class LstmForwardRun : PartRun<S> {
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        x_.fetch(matrix, panel, t, first, count);
         this->multiply_state(w_.hidden, h, panel, first, count, s_.sums);
         if (full_)
           this->multiply_state(w_.looking, own_.seen[t & 1], panel, first, count, own_.looks);
@@ -112,12 +111,23 @@ class LstmForwardRun : PartRun<S> {
     });
   }
 
+  // Ask for what a vector of units is going to read and to write: no prefetcher follows so many
+  // rows, and while a panel is multiplied there is time.
+  ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t j) const {
+    int64_t row = this->row(r, t);
+    this->ask(x_.at(r, t), 0, gates_, j);
+    this->ask(out_.gates, row * gates_, gates_, j);
+    this->ask(out_.cells, row, 1, j);
+    this->ask(out_.y, row, 1, j);
+  }
+
   // A vector of units: from the gates' sums to the new cell, and unless o must wait, the output.
   void cell(int64_t t, int64_t r, int64_t j, const T* sums, const T* looks, const T* c, T* c_new,
             S* h_new) {
     int count = this->lanes(j);
     int64_t row = this->row(r, t);
     const S* x = x_.at(r, t) + j;
+    if (out_.gates && j + L < H) ask_ahead(t, r, j + L);
     // Where f is coupled to i, what is read for it is i's, and not used.
     int at_f = m_.coupled ? 0 : 1, at_g = gates_ - 2, at_o = gates_ - 1;
     Vec<T> old_c = load(c + r * s_.stride + j);

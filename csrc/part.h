@@ -291,6 +291,14 @@ class PartRun {
     return at_most;
   }
 
+  // Ask for a vector of units, from j on, of `count` rows of [rows, H] from `row` on; of none where
+  // `all` is null. Where a row is no multiple of a cache line, the last number's is the line that
+  // the vectors before have not touched.
+  ALWAYS_INLINE void ask(const S* all, int64_t row, int count, int64_t j) const {
+    if (!all) return;
+    for (int k = 0; k < count; ++k) __builtin_prefetch(all + (row + k) * H + j + lanes(j) - 1);
+  }
+
   // A sequence's row of [B, H], or null for zeros.
   const S* of_sequence(const S* all, int64_t r) const {
     return all ? all + index(r) * H : nullptr;

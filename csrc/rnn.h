@@ -59,7 +59,6 @@ class RnnForwardRun : PartRun<S> {
     for (int64_t panel = 0; panel < matrix.panels(); ++panel)
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
-        x_.fetch(matrix, panel, t, first, count);
         this->multiply_state(w_, own_.h[t & 1], panel, first, count, s_.sums);
         for (int64_t r = 0; r < count; ++r)
           for (int column = 0; column < matrix.columns; ++column) {

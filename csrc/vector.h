@@ -29,6 +29,10 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
+// Whatever the compiler thinks of it. Of a function that only asks for memory ahead it thinks that
+// nothing is done there, and leaves out the call.
+#define ALWAYS_INLINE __attribute__((always_inline)) inline
+
 template <class T>
 struct VectorOf;
 

@@ -165,6 +165,9 @@ def run(options: argparse.Namespace) -> int:
         read, else 0.
     """
     record = Record("text", options)
+    # No side waits for pages, as `peephole train text` does not; otherwise a ratio would depend on
+    # what ran before.
+    keep_memory()
     try:
         if options.plain is not None:
             return _plain(record, options)
@@ -172,9 +175,6 @@ def run(options: argparse.Namespace) -> int:
     except UserError as error:
         print(f"text: {error}", file=sys.stderr)
         return 2
-    # Neither side waits for pages, as `peephole train text` does not; else it depended on what ran
-    # before which of them does.
-    keep_memory()
     with show.Bar(record.out, len(options.kind)) as bar:
         for kind in options.kind:
             timing = {"min_rounds": options.rounds, "on_round": bar.start(kind)}

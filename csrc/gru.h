@@ -75,7 +75,7 @@ class GruForwardRun : PartRun<S> {
     this->end_at(t, running, [&](int64_t r) { this->write_state(own_.h[~t & 1], r, out_.h_n); });
   }
 
-  // Ask for what a vector of units is going to read and to write, as in lstm.h.
+  // Ask for what a vector of units of the next panel is going to read and to write, as in lstm.h.
   ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t j) const {
     int64_t row = this->row(r, t);
     this->ask(x_.at(r, t), 0, 3, j);

@@ -111,12 +111,13 @@ class LstmForwardRun : PartRun<S> {
     });
   }
 
-  // Ask for what a vector of units is going to read and to write: no prefetcher follows so many
-  // rows, and while a panel is multiplied there is time.
+  // Ask for what a vector of units of the next panel is going to read and to write: no prefetcher
+  // follows so many rows, and until that panel is multiplied there is time.
   ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t j) const {
     int64_t row = this->row(r, t);
     this->ask(x_.at(r, t), 0, gates_, j);
     this->ask(out_.gates, row * gates_, gates_, j);
+    if (full_) return;  // the rest is written when all panels are done
     this->ask(out_.cells, row, 1, j);
     this->ask(out_.y, row, 1, j);
   }

@@ -100,6 +100,9 @@ def test_is_what_rows_give(kind: type[nn.Module], options: dict[str, Any], rows:
     assert_agree(outputs, wanted)
     assert_agree(grads, wanted_grads)
     assert any(g.abs().max() > 0 for g in grads.values())
+    with torch.no_grad():
+        torch.manual_seed(2)
+        assert_agree(layer(ids, embedding=embedding)[0].values, wanted[0])
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ KEPT_BYTES, PIECE_BYTES = 1 << 28, 1 << 25
 
 
 def keep_memory() -> None:
-    """Let this process keep what it frees, where the system's C library is glibc.
+    """Let this process keep up to 256 MiB of what it frees, in pieces of less than 32 MiB.
 
-    It gives large pieces back at once, and the next update or evaluation of a model waits for the
-    system to give them again, page by page.
+    glibc gives such pieces back at once, and the next update or evaluation of a model waits for the
+    system to give them again, page by page. With another C library nothing is changed.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
         # By itself the first would only keep glibc from adapting the second.

@@ -155,7 +155,7 @@ bool outer(const Outer<S>& o, const Team& team) {
     return true;
   }
   if (!o.outputs) return true;
-  int64_t share = round_up((o.outputs + team.threads - 1) / team.threads, 48);
+  int64_t share = round_up((o.outputs + team.threads - 1) / team.threads, kLanes<S>);
   int64_t tasks = (o.outputs + share - 1) / share;
   Arena counted(nullptr);
   OuterSpace<S>(counted, o, share);

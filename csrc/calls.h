@@ -142,6 +142,16 @@ bool add_up_products(const S* left, int64_t stride, int64_t outputs, int64_t ste
   return kernels<S>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
 }
 
+// The derivative with respect to what the gates' input part was computed from, if it was computed
+// and anybody asks; that of a part that was given is d_gates.
+template <class S>
+bool input_gradient(const S* d_gates, int64_t outputs, int64_t steps, Address weight_ih,
+                    int64_t inputs, Address d_x, const Team& team) {
+  if (!weight_ih || !d_x) return true;
+  return kernels<S>().input_backward(
+      {d_gates, outputs, steps, at<const S>(weight_ih), inputs, at<S>(d_x)}, team);
+}
+
 // What the gates' input part is computed from, where it is not given.
 template <class S>
 Input<S> input(Address x, int64_t inputs, Address weight_ih, int64_t outputs, Address bias_ih,
@@ -201,7 +211,8 @@ struct LstmCalls {
                        Address d_h_n, Address d_c_n, Address upstream_gates,
                        Address upstream_cells, Address d_gates, Address d_h0, Address d_c0,
                        Address d_bias, Address d_weight_hh, Address d_weight_ch,
-                       Address new_cells, Address x, int64_t inputs, Address d_weight_ih) {
+                       Address new_cells, Address x, int64_t inputs, Address d_weight_ih,
+                       Address weight_ih, Address d_x) {
     Lstm<S> m = model(hidden, coupled, peephole, cell_clip, weight_hh, weight_ch, h0, c0,
                       recurrent_mask, zoneout<S>(zoneout_h_mask, zoneout_h_shares, zoneout_h),
                       zoneout<S>(zoneout_c_mask, zoneout_c_shares, zoneout_c));
@@ -233,6 +244,7 @@ struct LstmCalls {
         of_gates.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
                               at<S>(d_weight_hh));
       if (!add_up_products(out.d_gates, width, width, steps, of_gates, team)) return false;
+      if (!input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x, team)) return false;
       if (!full || !d_weight_ch) return true;
       // i and f looked at the cells before, o at the new ones.
       int64_t looking = width - 2 * hidden;
@@ -275,7 +287,8 @@ struct GruCalls {
                        double zoneout_h, Address y, Address gates, Address n_h, Address d_y,
                        Address d_h_n, Address upstream_gates, Address d_gates, Address d_n_h,
                        Address d_h0, Address d_bias, Address d_bias_hn, Address d_weight_hh,
-                       Address x, int64_t inputs, Address d_weight_ih) {
+                       Address x, int64_t inputs, Address d_weight_ih, Address weight_ih,
+                       Address d_x) {
     Gru<S> m = {hidden, at<const S>(weight_hh), at<const S>(bias_hn), at<const S>(h0),
                 at<const S>(recurrent_mask),
                 zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
@@ -308,7 +321,8 @@ struct GruCalls {
       int64_t width = 3 * hidden;
       return add_up_products(out.d_gates, width, width, steps, of_input, team) &&
              add_up_products(out.d_gates, width, 2 * hidden, steps, of_rz, team) &&
-             add_up_products(out.d_n_h, hidden, hidden, steps, of_n, team);
+             add_up_products(out.d_n_h, hidden, hidden, steps, of_n, team) &&
+             input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x, team);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, false, run);
   }
@@ -338,7 +352,8 @@ struct RnnCalls {
                        Address recurrent_mask, Address zoneout_mask, Address zoneout_shares,
                        double zoneout_h, Address y, Address new_h, Address d_y, Address d_h_n,
                        Address d_gates, Address d_h0, Address d_bias, Address d_weight_hh,
-                       Address x, int64_t inputs, Address d_weight_ih) {
+                       Address x, int64_t inputs, Address d_weight_ih, Address weight_ih,
+                       Address d_x) {
     Rnn<S> m = {hidden, relu, at<const S>(weight_hh), at<const S>(h0), at<const S>(recurrent_mask),
                 zoneout<S>(zoneout_mask, zoneout_shares, zoneout_h)};
     auto run = [&](const Batch& batch, const Team& team) {
@@ -352,7 +367,8 @@ struct RnnCalls {
       if (d_weight_hh)
         factors.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
                              at<S>(d_weight_hh));
-      return add_up_products(out.d_gates, hidden, hidden, steps, factors, team);
+      return add_up_products(out.d_gates, hidden, hidden, steps, factors, team) &&
+             input_gradient(out.d_gates, hidden, steps, weight_ih, inputs, d_x, team);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, false, run);
   }

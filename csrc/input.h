@@ -1,4 +1,5 @@
-// The input's part of the gates: gates_x = x W_x' + b, a few steps ahead of the recurrence.
+// The input's part of the gates: gates_x = x W_x' + b, a few steps ahead of the recurrence; and the
+// input's derivative.
 #pragma once
 
 #include "part.h"
@@ -36,26 +37,33 @@ Vec<S> biases(const Input<S>& in, int64_t j, int count) {
   return bias;
 }
 
+// to [rows, outputs] = s.rows [first to first + rows][K] times a panel, plus bias(j, width) for the
+// outputs from j on.
+template <class S, class Bias>
+ALWAYS_INLINE void panel_of_rows(const Weights<S>& weights, int64_t panel, int64_t first,
+                                 int64_t rows, const Bias& bias, S* to, InputSpace<S>& s) {
+  constexpr int L = kLanes<S>;
+  const Matrix<S>& m = weights.matrix;
+  multiply(weights, s.scratch, panel, s.rows + first, rows, s.sums);
+  for (int c = 0; c < m.columns; ++c) {
+    int64_t j = panel * m.panel_step + c * L;
+    if (j >= m.units) break;
+    int width = int(smaller(L, m.units - j));
+    Vec<S> added = bias(j, width);
+    for (int64_t r = 0; r < rows; ++r)
+      store(to + r * m.units + j, load(s.sums + (r * m.columns + c) * L) + added, width);
+  }
+}
+
 // to [count, outputs] = s.rows [count][inputs] W' + biases.
 template <class S>
 void input_rows(const Input<S>& in, const Weights<S>& weights, int64_t count, S* to,
                 InputSpace<S>& s) {
-  constexpr int L = kLanes<S>;
-  const Matrix<S>& m = weights.matrix;
-  for (int64_t panel = 0; panel < m.panels(); ++panel)
-    for (int64_t first = 0; first < count; first += kRowsAtOnce) {
-      int64_t rows = smaller(kRowsAtOnce, count - first);
-      multiply(weights, s.scratch, panel, s.rows + first, rows, s.sums);
-      for (int c = 0; c < m.columns; ++c) {
-        int64_t j = panel * m.panel_step + c * L;
-        if (j >= in.outputs) break;
-        int width = int(smaller(L, in.outputs - j));
-        Vec<S> bias = biases(in, j, width);
-        for (int64_t r = 0; r < rows; ++r)
-          store(to + (first + r) * in.outputs + j, load(s.sums + (r * m.columns + c) * L) + bias,
-                width);
-      }
-    }
+  auto bias = [&](int64_t j, int width) { return biases(in, j, width); };
+  for (int64_t panel = 0; panel < weights.matrix.panels(); ++panel)
+    for (int64_t first = 0; first < count; first += kRowsAtOnce)
+      panel_of_rows(weights, panel, first, smaller(kRowsAtOnce, count - first), bias,
+                    to + first * in.outputs, s);
 }
 
 template <class S>
@@ -139,5 +147,43 @@ class StepsInput {
   AheadSpace<S>& s_;
   int64_t begin_ = 0, end_ = 0;  // the steps that are there
 };
+
+// Each thread has as many rows, and takes all panels for some of them before it goes on.
+template <class S>
+bool input_backward(const InputBackward<S>& in, const Team& team) {
+  Weights<S> weights(columns_of(in.weights, in.inputs, in.outputs));
+  int64_t share = (in.steps + team.threads - 1) / team.threads;
+  bool packed = share > kPassesUnpacked * kRowsAtOnce;
+  Arena counted(nullptr);
+  InputSpace<S>(counted, kRowsAtOnce);
+  int64_t each = counted.used(), own = each * team.threads;
+  if (packed) counted.take<S>(weights.size());
+  Memory memory(own + counted.used());
+  if (!memory.taken()) return false;
+  if (packed) {
+    Weights<S>* all[] = {&weights};
+    weights.packed = reinterpret_cast<S*>(memory.aligned() + own);
+    pack_all(all, 1, team);
+  }
+  auto work = [&](int64_t task) {
+    Arena arena(memory.aligned() + task * each);
+    InputSpace<S> space(arena, kRowsAtOnce);
+    auto none = [](int64_t, int) { return Vec<S>{}; };
+    int64_t end = smaller(in.steps, (task + 1) * share);
+    for (int64_t n = task * share; n < end; n += kRowsAtOnce) {
+      int64_t rows = smaller(kRowsAtOnce, end - n);
+      for (int64_t r = 0; r < rows; ++r) space.rows[r] = in.d_gates + (n + r) * in.outputs;
+      for (int64_t panel = 0; panel < weights.matrix.panels(); ++panel)
+        panel_of_rows(weights, panel, 0, rows, none, in.d_x + n * in.inputs, space);
+    }
+  };
+  team.run(
+      team.threads,
+      [](int64_t begin, int64_t end, void* given) {
+        for (int64_t k = begin; k < end; ++k) (*static_cast<decltype(work)*>(given))(k);
+      },
+      &work);
+  return true;
+}
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace {
 template <class S>
 constexpr KernelsOf<S> kernels_of = {lstm_forward<S>, lstm_backward<S>, gru_forward<S>,
                                      gru_backward<S>, rnn_forward<S>,   rnn_backward<S>,
-                                     outer<S>,        evaluate<S>};
+                                     outer<S>,        input_backward<S>, evaluate<S>};
 
 #if defined(__AVX512BF16__)
 constexpr const KernelsOf<BFloat16>* kernels_of_bfloat16 = &kernels_of<BFloat16>;

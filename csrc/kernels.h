@@ -222,6 +222,17 @@ struct Outer {
   int count;
 };
 
+// d_x [steps, inputs] = d_gates [steps, outputs] W.
+template <class S>
+struct InputBackward {
+  const S* d_gates;
+  int64_t outputs;
+  int64_t steps;
+  const S* weights;  // [outputs, inputs]
+  int64_t inputs;
+  S* d_x;
+};
+
 // Each gives false where there is no memory for it.
 template <class S>
 struct KernelsOf {
@@ -232,6 +243,7 @@ struct KernelsOf {
   bool (*rnn_forward)(const Rnn<S>&, const RnnForward<S>&, const Batch&, const Team&);
   bool (*rnn_backward)(const Rnn<S>&, const RnnBackward<S>&, const Batch&, const Team&);
   bool (*outer)(const Outer<S>&, const Team&);
+  bool (*input_backward)(const InputBackward<S>&, const Team&);
   void (*evaluate)(int function, const S* x, S* y, int64_t count);
 };
 

@@ -143,6 +143,9 @@ class Gru(Recurrence):
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
+        d_x = None
+        if needs_x:
+            d_x = d_gates if weight_ih is None else torch.empty_like(x)
         inputs = x.shape[1]
         # Of r, z and n, then of what stands inside the reset.
         d_biases = x.new_empty(4 * H) if needs_bias_ih or needs_bias_hh else None
@@ -167,11 +170,10 @@ class Gru(Recurrence):
             address("x", x, (N, inputs), dtype),
             inputs,
             own_address(d_ih),
+            address("weight_ih", weight_ih, (3 * H, inputs), dtype),
+            own_address(d_x),
         )
         del offsets
-        d_x = None
-        if needs_x:
-            d_x = d_gates if weight_ih is None else d_gates.mm(weight_ih)
         d_bias_hh = d_bias_hn
         if weight_ih is not None and d_biases is not None and needs_bias_hh:
             d_bias_hh = torch.cat([d_biases[: 2 * H], d_biases[3 * H :]])

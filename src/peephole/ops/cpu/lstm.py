@@ -183,6 +183,9 @@ class Lstm(Recurrence):
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ch = torch.empty_like(weight_ch) if needs_ch else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
+        d_x = None
+        if needs_x:
+            d_x = d_gates if weight_ih is None else torch.empty_like(x)
         # What o looks at is the new cell, before zoneout.
         separate = needs_ch and c.peephole == "full" and c.zoneout_c is not None
         new_cells = x.new_empty(N, H) if separate else None
@@ -209,11 +212,10 @@ class Lstm(Recurrence):
             address("x", x, (N, inputs), dtype),
             inputs,
             own_address(d_ih),
+            address("weight_ih", weight_ih, (G * H, inputs), dtype),
+            own_address(d_x),
         )
         del offsets
-        d_x = None
-        if needs_x:
-            d_x = d_gates if weight_ih is None else d_gates.mm(weight_ih)
         d_biases = for_each_bias(d_bias, needs_biases)
         d_bias_ch = None
         if needs_bias_ch and d_bias is not None:

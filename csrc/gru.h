@@ -70,7 +70,10 @@ class GruForwardRun : PartRun<S> {
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
         this->multiply_state(w_, seen, panel, first, count, s_.sums);
-        for (int64_t r = 0; r < count; ++r) cell(t, first + r, panel * L, s_.sums + r * 3 * L);
+        this->for_vector(panel * L, [&](auto units) INLINED {
+          for (int64_t r = 0; r < count; ++r)
+            cell(t, first + r, panel * L, units, s_.sums + r * 3 * L);
+        });
       }
     this->end_at(t, running, [&](int64_t r) { this->write_state(own_.h[~t & 1], r, out_.h_n); });
   }
@@ -84,9 +87,9 @@ class GruForwardRun : PartRun<S> {
     this->ask(out_.y, row, 1, j);
   }
 
-  void cell(int64_t t, int64_t r, int64_t j, const T* sums) {
+  template <class Count>
+  ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count, const T* sums) {
     if (out_.gates && j + L < H) ask_ahead(t, r, j + L);
-    int count = this->lanes(j);
     int64_t row = this->row(r, t), at = r * s_.stride + j;
     const S* x = x_.at(r, t) + j;
     Vec<T> n_h = load(sums + 2 * L);
@@ -179,7 +182,7 @@ class GruBackwardRun : PartRun<S> {
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
       for (int64_t r = 0; r < running; ++r) {
-        for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+        this->for_each_vector([&](int64_t j, auto count) INLINED { cell(t, r, j, count); });
         own_.d_bias.end_row();
         own_.d_bias_hn.end_row();
       }
@@ -199,14 +202,14 @@ class GruBackwardRun : PartRun<S> {
   using PartRun<S>::part_;
   using PartRun<S>::s_;
 
-  void cell(int64_t t, int64_t r, int64_t j) {
-    int count = this->lanes(j);
+  template <class Count>
+  ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count) {
     int64_t row = this->row(r, t);
     Vec<T> one = broadcast(T(1));
     const S* gates = g_.gates + row * 3 * H + j;
     Vec<T> reset = load(gates, count), z = load(gates + H, count), n = load(gates + 2 * H, count);
     Vec<T> n_h = load(g_.n_h + row * H + j, count);
-    Vec<T> old_h = this->load_or_zero(this->before(g_.y, m_.h0, r, t), j);
+    Vec<T> old_h = this->load_or_zero(this->before(g_.y, m_.h0, r, t), j, count);
     T* d_h_at = own_.d_h + r * s_.stride + j;
     Vec<T> d_h = load(d_h_at), d_old_h{};
     if (g_.d_y) d_h += load(g_.d_y + row * H + j, count);

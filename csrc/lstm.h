@@ -100,9 +100,11 @@ class LstmForwardRun : PartRun<S> {
         this->multiply_state(w_.hidden, h, panel, first, count, s_.sums);
         if (full_)
           this->multiply_state(w_.looking, own_.seen[t & 1], panel, first, count, own_.looks);
-        for (int64_t r = 0; r < count; ++r)
-          cell(t, first + r, panel * L, s_.sums + r * gates_ * L,
-               own_.looks + r * (gates_ - 2) * L, c, c_new, h_new);
+        this->for_vector(panel * L, [&](auto units) INLINED {
+          for (int64_t r = 0; r < count; ++r)
+            cell(t, first + r, panel * L, units, s_.sums + r * gates_ * L,
+                 own_.looks + r * (gates_ - 2) * L, c, c_new, h_new);
+        });
       }
     if (full_) look_out(t, running, c, c_new, h_new);
     this->end_at(t, running, [&](int64_t r) {
@@ -123,9 +125,9 @@ class LstmForwardRun : PartRun<S> {
   }
 
   // A vector of units: from the gates' sums to the new cell, and unless o must wait, the output.
-  void cell(int64_t t, int64_t r, int64_t j, const T* sums, const T* looks, const T* c, T* c_new,
-            S* h_new) {
-    int count = this->lanes(j);
+  template <class Count>
+  ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count, const T* sums,
+                          const T* looks, const T* c, T* c_new, S* h_new) {
     int64_t row = this->row(r, t);
     const S* x = x_.at(r, t) + j;
     if (out_.gates && j + L < H) ask_ahead(t, r, j + L);
@@ -163,7 +165,7 @@ class LstmForwardRun : PartRun<S> {
     }
     if (m_.peephole == Peephole::diagonal)
       a_o = multiply_add(load(m_.weight_ch + (at_o - 1) * H + j, count), fresh, a_o);
-    output(t, r, j, a_o, old_c, fresh, c_new, h_new);
+    output(t, r, j, count, a_o, old_c, fresh, c_new, h_new);
   }
 
   // Full peepholes: o looks at all new cells, so it has to wait for them.
@@ -183,22 +185,22 @@ class LstmForwardRun : PartRun<S> {
       }
     // Only now may zoneout change the cells.
     for (int64_t r = 0; r < running; ++r)
-      for (int64_t j = 0; j < H; j += L) {
+      this->for_each_vector([&](int64_t j, auto count) INLINED {
         int64_t at = r * s_.stride + j;
-        output(t, r, j, load(own_.o + at), load(c + at), load(c_new + at), c_new, h_new);
-      }
+        output(t, r, j, count, load(own_.o + at), load(c + at), load(c_new + at), c_new, h_new);
+      });
   }
 
   // Equations 10 and 11, and what is kept.
-  void output(int64_t t, int64_t r, int64_t j, Vec<T> a_o, Vec<T> old_c, Vec<T> fresh, T* c_new,
-              S* h_new) {
-    int count = this->lanes(j);
+  template <class Count>
+  ALWAYS_INLINE void output(int64_t t, int64_t r, int64_t j, Count count, Vec<T> a_o, Vec<T> old_c,
+                            Vec<T> fresh, T* c_new, S* h_new) {
     int64_t row = this->row(r, t);
     Vec<T> o = vector_sigmoid(a_o);     // (10)
     Vec<T> h = o * vector_tanh(fresh);  // (11)
     Vec<T> c = fresh;
     if (any(m_.zoneout_h)) {
-      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j);
+      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j, count);
       h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
     }
     if (any(m_.zoneout_c))

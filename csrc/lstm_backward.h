@@ -85,28 +85,28 @@ class LstmBackwardRun : PartRun<S> {
     if (m_.peephole == Peephole::full) {
       // c(t) takes in what o saw before the other gates' turn: two passes.
       for (int64_t r = 0; r < running; ++r) {
-        for (int64_t j = 0; j < H; j += L) {
-          CellDerivative d_c = output(units(t, r, j));
+        this->for_each_vector([&](int64_t j, auto count) INLINED {
+          CellDerivative d_c = output(units(t, r, j, count));
           store(own_.d_c + r * s_.stride + j, d_c.fresh);
           store(own_.held + r * s_.stride + j, d_c.held);
-        }
+        });
         end_row();
       }
       this->add_product(w_.looking_out, g_.d_gates, width, width - H, t, running, own_.d_c);
       for (int64_t r = 0; r < running; ++r) {
-        for (int64_t j = 0; j < H; j += L) {
+        this->for_each_vector([&](int64_t j, auto count) INLINED {
           int64_t at = r * s_.stride + j;
-          cell(units(t, r, j), {load(own_.d_c + at), load(own_.held + at)});
-        }
+          cell(units(t, r, j, count), {load(own_.d_c + at), load(own_.held + at)});
+        });
         end_row();
       }
       this->add_product(w_.looking, g_.d_gates, width, 0, t, running, own_.d_c);
     } else {
       for (int64_t r = 0; r < running; ++r) {
-        for (int64_t j = 0; j < H; j += L) {
-          Units u = units(t, r, j);
+        this->for_each_vector([&](int64_t j, auto count) INLINED {
+          auto u = units(t, r, j, count);
           cell(u, output(u));
-        }
+        });
         end_row();
       }
     }
@@ -119,24 +119,26 @@ class LstmBackwardRun : PartRun<S> {
   }
 
   // A vector of units at a step, and what the forward pass had there.
+  template <class Count>
   struct Units {
     int64_t row, r, j;
-    int count;
+    Count count;
     Vec<T> i, f, g;
     Vec<T> old_c, raw_c;  // c(t-1); c(t) before clipping and zoneout
   };
 
-  Units units(int64_t t, int64_t r, int64_t j) const {
-    Units u;
+  template <class Count>
+  ALWAYS_INLINE Units<Count> units(int64_t t, int64_t r, int64_t j, Count count) const {
+    Units<Count> u;
     u.row = this->row(r, t);
     u.r = r;
     u.j = j;
-    u.count = this->lanes(j);
+    u.count = count;
     const S* gates = g_.gates + u.row * gates_ * H + j;
     u.i = load(gates, u.count);
     u.f = m_.coupled ? broadcast(T(1)) - u.i : load(gates + H, u.count);
     u.g = load(gates + (gates_ - 2) * H, u.count);
-    u.old_c = this->load_or_zero(this->before(g_.cells, m_.c0, r, t), j);
+    u.old_c = this->load_or_zero(this->before(g_.cells, m_.c0, r, t), j, count);
     u.raw_c = multiply_add(u.i, u.g, u.f * u.old_c);
     return u;
   }
@@ -147,7 +149,8 @@ class LstmBackwardRun : PartRun<S> {
   };
 
   // Back through zoneout and h = o tanh(c): d_o, and what reaches the cell.
-  CellDerivative output(const Units& u) {
+  template <class Count>
+  ALWAYS_INLINE CellDerivative output(const Units<Count>& u) {
     Vec<T> one = broadcast(T(1));
     T* d_h_at = own_.d_h + u.r * s_.stride + u.j;
     Vec<T> d_h = load(d_h_at), d_old_h{};
@@ -185,7 +188,8 @@ class LstmBackwardRun : PartRun<S> {
   }
 
   // Back through c(t) = f c(t-1) + i g: d_i, d_f, d_g and d_c(t-1).
-  void cell(const Units& u, CellDerivative d_c) {
+  template <class Count>
+  ALWAYS_INLINE void cell(const Units<Count>& u, CellDerivative d_c) {
     Vec<T> one = broadcast(T(1)), most = broadcast(m_.cell_clip);
     // Where clipping held the cell, what came before does not count; at the very edge it does.
     Vec<T> d_raw = u.raw_c > most ? Vec<T>{} : d_c.fresh;
@@ -216,12 +220,14 @@ class LstmBackwardRun : PartRun<S> {
   }
 
   // The derivative of a gate, and what comes from who was given it.
-  Vec<T> with_upstream(Vec<T> d_gate, int which, const Units& u) const {
+  template <class Count>
+  Vec<T> with_upstream(Vec<T> d_gate, int which, const Units<Count>& u) const {
     if (!g_.upstream_gates) return d_gate;
     return d_gate + load(g_.upstream_gates + (u.row * gates_ + which) * H + u.j, u.count);
   }
 
-  void put(S* gates, int which, const Units& u, Vec<T> d_gate) {
+  template <class Count>
+  void put(S* gates, int which, const Units<Count>& u, Vec<T> d_gate) {
     store(gates + which * H, d_gate, u.count);
     own_.d_bias.add(which, u.j, d_gate);
   }

@@ -309,8 +309,28 @@ class PartRun {
     return t ? states + (row(r, t) - stride_) * H : of_sequence(initial, r);
   }
 
-  Vec<T> load_or_zero(const S* from, int64_t j) const {
-    return from ? load(from + j, lanes(j)) : Vec<T>{};
+  template <class Count>
+  Vec<T> load_or_zero(const S* from, int64_t j, Count count) const {
+    return from ? load(from + j, count) : Vec<T>{};
+  }
+
+  // Call work(count) with how many units there are of the vector from j on; where they are all
+  // there, the compiler knows. What loads and stores fewer are calls and loops, which have to stay
+  // out of a loop over rows.
+  template <class Work>
+  ALWAYS_INLINE void for_vector(int64_t j, const Work& work) const {
+    if (j + L <= H)
+      work(All<S>());
+    else
+      work(int(H - j));
+  }
+
+  // Call work(j, count) for each vector of units, likewise.
+  template <class Work>
+  ALWAYS_INLINE void for_each_vector(const Work& work) const {
+    int64_t j = 0;
+    for (; j + L <= H; j += L) work(j, All<S>());
+    if (j < H) work(j, int(H - j));
   }
 
   // sums = a panel's outputs for rows `first` and following of a state.

@@ -60,27 +60,29 @@ class RnnForwardRun : PartRun<S> {
       for (int64_t first = 0; first < running; first += kRowsAtOnce) {
         int64_t count = smaller(kRowsAtOnce, running - first);
         this->multiply_state(w_, own_.h[t & 1], panel, first, count, s_.sums);
-        for (int64_t r = 0; r < count; ++r)
-          for (int column = 0; column < matrix.columns; ++column) {
-            int64_t j = panel * matrix.panel_step + column * L;
-            if (j >= H) break;
-            cell(t, first + r, j, load(s_.sums + (r * matrix.columns + column) * L));
-          }
+        for (int column = 0; column < matrix.columns; ++column) {
+          int64_t j = panel * matrix.panel_step + column * L;
+          if (j >= H) break;
+          this->for_vector(j, [&](auto units) INLINED {
+            for (int64_t r = 0; r < count; ++r)
+              cell(t, first + r, j, units, load(s_.sums + (r * matrix.columns + column) * L));
+          });
+        }
       }
     this->end_at(t, running, [&](int64_t r) {
       copy(out_.y + this->row(r, t) * H, H, out_.h_n + this->index(r) * H);
     });
   }
 
-  void cell(int64_t t, int64_t r, int64_t j, Vec<T> sum) {
-    int count = this->lanes(j);
+  template <class Count>
+  ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count, Vec<T> sum) {
     int64_t row = this->row(r, t);
     Vec<T> a = load(x_.at(r, t) + j, count) + sum;
     // Of NaN the comparison is false, and it stays.
     Vec<T> h = m_.relu ? (a <= Vec<T>{} ? Vec<T>{} : a) : vector_tanh(a);
     if (out_.new_h) store(out_.new_h + row * H + j, h, count);
     if (any(m_.zoneout_h)) {
-      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j);
+      Vec<T> old_h = this->load_or_zero(this->before(out_.y, m_.h0, r, t), j, count);
       h = zoned_out(m_.zoneout_h, old_h, h, shares(m_.zoneout_h, row, H, j, count));
     }
     store(out_.y + row * H + j, h, count);
@@ -141,7 +143,7 @@ class RnnBackwardRun : PartRun<S> {
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
       for (int64_t r = 0; r < running; ++r) {
-        for (int64_t j = 0; j < H; j += L) cell(t, r, j);
+        this->for_each_vector([&](int64_t j, auto count) INLINED { cell(t, r, j, count); });
         own_.d_bias.end_row();
       }
       this->add_product(w_, g_.d_gates, H, 0, t, running, own_.d_h, m_.recurrent_mask);
@@ -157,8 +159,8 @@ class RnnBackwardRun : PartRun<S> {
   using PartRun<S>::part_;
   using PartRun<S>::s_;
 
-  void cell(int64_t t, int64_t r, int64_t j) {
-    int count = this->lanes(j);
+  template <class Count>
+  ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count) {
     int64_t row = this->row(r, t);
     T* d_h_at = own_.d_h + r * s_.stride + j;
     Vec<T> d_h = load(d_h_at), d_old_h{};

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels.h"
 
@@ -30,8 +31,10 @@ constexpr int kVectorBytes = 16;
 #endif
 
 // Whatever the compiler thinks of it. Of a function that only asks for memory ahead it thinks that
-// nothing is done there, and leaves out the call.
-#define ALWAYS_INLINE __attribute__((always_inline)) inline
+// nothing is done there, and leaves out the call; and over no call does it keep a constant in a
+// register.
+#define INLINED __attribute__((always_inline))
+#define ALWAYS_INLINE INLINED inline
 
 template <class T>
 struct VectorOf;
@@ -121,6 +124,20 @@ inline void store(BFloat16* to, Vec<float> v, int count) {
   _mm256_mask_storeu_epi16(to, (1 << count) - 1, (__m256i)_mm512_cvtneps_pbh((__m512)v));
 }
 #endif
+
+// All lanes, where a number of them is asked for.
+template <class T>
+using All = std::integral_constant<int, kLanes<T>>;
+
+template <class T>
+inline Vec<T> load(const T* from, All<T>) {
+  return load(from);
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v, All<T>) {
+  store(to, v);
+}
 
 // Copy numbers, whose pointers may be null where there are none.
 template <class T>

@@ -14,8 +14,8 @@ inline bool any(const Zoneout<S>& z) {
 }
 
 // The shares of units j to j + count of a row.
-template <class S>
-inline Vec<S> shares(const Zoneout<S>& z, int64_t row, int64_t hidden, int64_t j, int count) {
+template <class S, class Count>
+inline Vec<S> shares(const Zoneout<S>& z, int64_t row, int64_t hidden, int64_t j, Count count) {
   if (z.shares) return load(z.shares + row * hidden + j, count);
   if (!z.mask) return broadcast(z.share);
   Vec<S> v{};

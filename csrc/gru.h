@@ -182,7 +182,10 @@ class GruBackwardRun : PartRun<S> {
     for (int64_t t = this->longest() - 1; t >= 0; --t) {
       while (running < part_.count && part_.sequences[running].steps > t) ++running;
       for (int64_t r = 0; r < running; ++r) {
-        this->for_each_vector([&](int64_t j, auto count) INLINED { cell(t, r, j, count); });
+        this->for_each_vector([&](int64_t j, auto count) INLINED {
+          ask_ahead(t, r, running, j);
+          cell(t, r, j, count);
+        });
         own_.d_bias.end_row();
         own_.d_bias_hn.end_row();
       }
@@ -201,6 +204,17 @@ class GruBackwardRun : PartRun<S> {
   using PartRun<S>::L;
   using PartRun<S>::part_;
   using PartRun<S>::s_;
+
+  // Ask for what the same units of the next row are going to read.
+  ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t running, int64_t j) const {
+    this->ask_for_next(r, t, running, [&](int64_t r, int64_t t) INLINED {
+      int64_t row = this->row(r, t);
+      this->ask(g_.gates, row * 3, 3, j);
+      this->ask(g_.n_h, row, 1, j);
+      this->ask(g_.d_y, row, 1, j);
+      if (t) this->ask(g_.y, this->row(r, t - 1), 1, j);
+    });
+  }
 
   template <class Count>
   ALWAYS_INLINE void cell(int64_t t, int64_t r, int64_t j, Count count) {

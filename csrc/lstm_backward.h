@@ -86,6 +86,7 @@ class LstmBackwardRun : PartRun<S> {
       // c(t) takes in what o saw before the other gates' turn: two passes.
       for (int64_t r = 0; r < running; ++r) {
         this->for_each_vector([&](int64_t j, auto count) INLINED {
+          ask_ahead(t, r, running, j);
           CellDerivative d_c = output(units(t, r, j, count));
           store(own_.d_c + r * s_.stride + j, d_c.fresh);
           store(own_.held + r * s_.stride + j, d_c.held);
@@ -104,6 +105,7 @@ class LstmBackwardRun : PartRun<S> {
     } else {
       for (int64_t r = 0; r < running; ++r) {
         this->for_each_vector([&](int64_t j, auto count) INLINED {
+          ask_ahead(t, r, running, j);
           auto u = units(t, r, j, count);
           cell(u, output(u));
         });
@@ -116,6 +118,16 @@ class LstmBackwardRun : PartRun<S> {
   void end_row() {
     own_.d_bias.end_row();
     own_.d_peepholes.end_row();
+  }
+
+  // Ask for what the same units of the next row are going to read.
+  ALWAYS_INLINE void ask_ahead(int64_t t, int64_t r, int64_t running, int64_t j) const {
+    this->ask_for_next(r, t, running, [&](int64_t r, int64_t t) INLINED {
+      int64_t row = this->row(r, t);
+      this->ask(g_.gates, row * gates_, gates_, j);
+      this->ask(g_.d_y, row, 1, j);
+      if (t) this->ask(g_.cells, this->row(r, t - 1), 1, j);
+    });
   }
 
   // A vector of units at a step, and what the forward pass had there.

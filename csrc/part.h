@@ -299,6 +299,15 @@ class PartRun {
     for (int k = 0; k < count; ++k) __builtin_prefetch(all + (row + k) * H + j + lanes(j) - 1);
   }
 
+  // Call ask(r, t) for what a backward pass comes to after row r of step t: a row of a step.
+  template <class Ask>
+  ALWAYS_INLINE void ask_for_next(int64_t r, int64_t t, int64_t running, const Ask& ask) const {
+    if (r + 1 < running)
+      ask(r + 1, t);
+    else if (t)
+      ask(0, t - 1);
+  }
+
   // A sequence's row of [B, H], or null for zeros.
   const S* of_sequence(const S* all, int64_t r) const {
     return all ? all + index(r) * H : nullptr;

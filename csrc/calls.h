@@ -135,19 +135,26 @@ class Factor {
 // The sums over steps of left [steps, outputs], whose rows are `stride` apart, times factors.
 template <class S>
 bool add_up_products(const S* left, int64_t stride, int64_t outputs, int64_t steps,
-                     const std::vector<Factor<S>>& factors, const Team& team) {
+                     const std::vector<Factor<S>>& factors) {
   std::vector<OuterFactor<S>> each;
-  for (const Factor<S>& factor : factors) each.push_back(factor.factor());
+  int64_t columns = 0;
+  for (const Factor<S>& factor : factors) {
+    each.push_back(factor.factor());
+    columns += each.back().columns;
+  }
   if (each.empty()) return true;
+  // Outputs are independent here: a single sequence has work for all threads.
+  Team team = team_for(double(steps) * double(outputs) * double(columns), outputs);
   return kernels<S>().outer({left, stride, outputs, steps, each.data(), int(each.size())}, team);
 }
 
-// The derivative with respect to what the gates' input part was computed from, if it was computed
-// and anybody asks; that of a part that was given is d_gates.
+// The derivative with respect to what the gates' input part was computed from, if anybody asks.
 template <class S>
 bool input_gradient(const S* d_gates, int64_t outputs, int64_t steps, Address weight_ih,
-                    int64_t inputs, Address d_x, const Team& team) {
-  if (!weight_ih || !d_x) return true;
+                    int64_t inputs, Address d_x) {
+  if (!d_x) return true;
+  // Steps are independent here, so there may be more threads than the recurrence has use for.
+  Team team = team_for(double(steps) * double(outputs) * double(inputs), steps);
   return kernels<S>().input_backward(
       {d_gates, outputs, steps, at<const S>(weight_ih), inputs, at<S>(d_x)}, team);
 }
@@ -243,8 +250,8 @@ struct LstmCalls {
       if (d_weight_hh)
         of_gates.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
                               at<S>(d_weight_hh));
-      if (!add_up_products(out.d_gates, width, width, steps, of_gates, team)) return false;
-      if (!input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x, team)) return false;
+      if (!add_up_products(out.d_gates, width, width, steps, of_gates)) return false;
+      if (!input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x)) return false;
       if (!full || !d_weight_ch) return true;
       // i and f looked at the cells before, o at the new ones.
       int64_t looking = width - 2 * hidden;
@@ -253,8 +260,8 @@ struct LstmCalls {
       before.emplace_back(batch, steps, at<const S>(cells), m.c0, nullptr, hidden,
                           at<S>(d_weight_ch));
       now.emplace_back(at<const S>(new_cells ? new_cells : cells), steps, hidden, d_out);
-      return add_up_products(out.d_gates, width, looking, steps, before, team) &&
-             add_up_products(out.d_gates + width - hidden, width, hidden, steps, now, team);
+      return add_up_products(out.d_gates, width, looking, steps, before) &&
+             add_up_products(out.d_gates + width - hidden, width, hidden, steps, now);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, weights(m), false, run);
   }
@@ -319,10 +326,10 @@ struct GruCalls {
                           d_hh + 2 * hidden * hidden);
       }
       int64_t width = 3 * hidden;
-      return add_up_products(out.d_gates, width, width, steps, of_input, team) &&
-             add_up_products(out.d_gates, width, 2 * hidden, steps, of_rz, team) &&
-             add_up_products(out.d_n_h, hidden, hidden, steps, of_n, team) &&
-             input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x, team);
+      return add_up_products(out.d_gates, width, width, steps, of_input) &&
+             add_up_products(out.d_gates, width, 2 * hidden, steps, of_rz) &&
+             add_up_products(out.d_n_h, hidden, hidden, steps, of_n) &&
+             input_gradient(out.d_gates, width, steps, weight_ih, inputs, d_x);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, 3 * hidden * hidden, false, run);
   }
@@ -367,8 +374,8 @@ struct RnnCalls {
       if (d_weight_hh)
         factors.emplace_back(batch, steps, at<const S>(y), m.h0, m.recurrent_mask, hidden,
                              at<S>(d_weight_hh));
-      return add_up_products(out.d_gates, hidden, hidden, steps, factors, team) &&
-             input_gradient(out.d_gates, hidden, steps, weight_ih, inputs, d_x, team);
+      return add_up_products(out.d_gates, hidden, hidden, steps, factors) &&
+             input_gradient(out.d_gates, hidden, steps, weight_ih, inputs, d_x);
     };
     deal_and_run({sequences, steps, offsets, reverse}, hidden, hidden * hidden, false, run);
   }

@@ -37,33 +37,26 @@ Vec<S> biases(const Input<S>& in, int64_t j, int count) {
   return bias;
 }
 
-// to [rows, outputs] = s.rows [first to first + rows][K] times a panel, plus bias(j, width) for the
-// outputs from j on.
+// to [count, outputs] = s.rows [count][K] times a matrix, plus bias(j, width) of outputs j and on.
 template <class S, class Bias>
-ALWAYS_INLINE void panel_of_rows(const Weights<S>& weights, int64_t panel, int64_t first,
-                                 int64_t rows, const Bias& bias, S* to, InputSpace<S>& s) {
+void multiply_rows(const Weights<S>& weights, int64_t count, const Bias& bias, S* to,
+                   InputSpace<S>& s) {
   constexpr int L = kLanes<S>;
   const Matrix<S>& m = weights.matrix;
-  multiply(weights, s.scratch, panel, s.rows + first, rows, s.sums);
-  for (int c = 0; c < m.columns; ++c) {
-    int64_t j = panel * m.panel_step + c * L;
-    if (j >= m.units) break;
-    int width = int(smaller(L, m.units - j));
-    Vec<S> added = bias(j, width);
-    for (int64_t r = 0; r < rows; ++r)
-      store(to + r * m.units + j, load(s.sums + (r * m.columns + c) * L) + added, width);
-  }
-}
-
-// to [count, outputs] = s.rows [count][inputs] W' + biases.
-template <class S>
-void input_rows(const Input<S>& in, const Weights<S>& weights, int64_t count, S* to,
-                InputSpace<S>& s) {
-  auto bias = [&](int64_t j, int width) { return biases(in, j, width); };
-  for (int64_t panel = 0; panel < weights.matrix.panels(); ++panel)
-    for (int64_t first = 0; first < count; first += kRowsAtOnce)
-      panel_of_rows(weights, panel, first, smaller(kRowsAtOnce, count - first), bias,
-                    to + first * in.outputs, s);
+  for (int64_t panel = 0; panel < m.panels(); ++panel)
+    for (int64_t first = 0; first < count; first += kRowsAtOnce) {
+      int64_t rows = smaller(kRowsAtOnce, count - first);
+      multiply(weights, s.scratch, panel, s.rows + first, rows, s.sums);
+      for (int c = 0; c < m.columns; ++c) {
+        int64_t j = panel * m.panel_step + c * L;
+        if (j >= m.units) break;
+        int width = int(smaller(L, m.units - j));
+        Vec<S> added = bias(j, width);
+        for (int64_t r = 0; r < rows; ++r)
+          store(to + (first + r) * m.units + j, load(s.sums + (r * m.columns + c) * L) + added,
+                width);
+      }
+    }
 }
 
 template <class S>
@@ -127,7 +120,8 @@ class StepsInput {
       ++end_;
       while (running && part_.sequences[running - 1].steps <= end_) --running;
     }
-    input_rows(*input_, weights_, count, s_.numbers, s_.product);
+    auto bias = [&](int64_t j, int width) { return biases(*input_, j, width); };
+    multiply_rows(weights_, count, bias, s_.numbers, s_.product);
   }
 
   const S* at(int64_t r, int64_t t) const {
@@ -148,14 +142,14 @@ class StepsInput {
   int64_t begin_ = 0, end_ = 0;  // the steps that are there
 };
 
-// Each thread has as many rows, and takes all panels for some of them before it goes on.
+// Rows are dealt out to threads.
 template <class S>
 bool input_backward(const InputBackward<S>& in, const Team& team) {
   Weights<S> weights(columns_of(in.weights, in.inputs, in.outputs));
   int64_t share = (in.steps + team.threads - 1) / team.threads;
-  bool packed = share > kPassesUnpacked * kRowsAtOnce;
+  bool packed = in.outputs && share > kPassesUnpacked * kRowsAtOnce;
   Arena counted(nullptr);
-  InputSpace<S>(counted, kRowsAtOnce);
+  InputSpace<S>(counted, share);
   int64_t each = counted.used(), own = each * team.threads;
   if (packed) counted.take<S>(weights.size());
   Memory memory(own + counted.used());
@@ -167,15 +161,11 @@ bool input_backward(const InputBackward<S>& in, const Team& team) {
   }
   auto work = [&](int64_t task) {
     Arena arena(memory.aligned() + task * each);
-    InputSpace<S> space(arena, kRowsAtOnce);
+    InputSpace<S> space(arena, share);
+    int64_t first = task * share, count = smaller(share, in.steps - first);
+    for (int64_t r = 0; r < count; ++r) space.rows[r] = in.d_gates + (first + r) * in.outputs;
     auto none = [](int64_t, int) { return Vec<S>{}; };
-    int64_t end = smaller(in.steps, (task + 1) * share);
-    for (int64_t n = task * share; n < end; n += kRowsAtOnce) {
-      int64_t rows = smaller(kRowsAtOnce, end - n);
-      for (int64_t r = 0; r < rows; ++r) space.rows[r] = in.d_gates + (n + r) * in.outputs;
-      for (int64_t panel = 0; panel < weights.matrix.panels(); ++panel)
-        panel_of_rows(weights, panel, 0, rows, none, in.d_x + n * in.inputs, space);
-    }
+    if (count > 0) multiply_rows(weights, count, none, in.d_x + first * in.inputs, space);
   };
   team.run(
       team.threads,

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
 #include "kernels.h"
 
@@ -127,7 +126,9 @@ inline void store(BFloat16* to, Vec<float> v, int count) {
 
 // All lanes, where a number of them is asked for.
 template <class T>
-using All = std::integral_constant<int, kLanes<T>>;
+struct All {
+  ALWAYS_INLINE constexpr operator int() const { return kLanes<T>; }
+};
 
 template <class T>
 inline Vec<T> load(const T* from, All<T>) {

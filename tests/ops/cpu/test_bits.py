@@ -10,6 +10,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
+import peephole
+from peephole import Ragged
+from peephole.nn import Layer
+from tests.helpers.batches import offsets_of
 from tests.helpers.kernels import (
     KINDS,
     LADEN,
@@ -144,6 +148,19 @@ class TestThreads:
             found.append(of_sequences(result, tensors, every))
         for count, result in enumerate(found, 1):
             assert_same_bits(result, found[0], count)
+
+    @pytest.mark.parametrize("kind", [peephole.LSTM, peephole.GRU, peephole.RNN])
+    @DTYPES
+    def test_gradients_of_the_input(self, kind: type[Layer], dtype: torch.dtype) -> None:
+        size, lengths = self.SIZES[0]
+        layer = kind(33, size, backend="cpu").to(dtype)
+        x = torch.randn(sum(lengths), 33, dtype=dtype, requires_grad=True)
+        found = []
+        for count in (1, 2, 3, 4):
+            torch.set_num_threads(count)
+            y, _ = layer(Ragged(x, offsets_of(lengths)))
+            found.append(torch.autograd.grad(y.values.square().sum(), x)[0])
+        assert all(torch.equal(result, found[0]) for result in found)
 
     @EVERY
     @DTYPES

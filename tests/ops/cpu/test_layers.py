@@ -189,10 +189,31 @@ class TestInputs:
         for width in [*range(1, 37), 63, 64, 65, 130]:
             self.check(name, width, [4, 0, 3], hidden_size=6)
 
+    # Only in float32 has a vector 16 lanes.
+    @EVERY_KIND
+    def test_every_width_in_float32(self, name: str) -> None:
+        kind, options = OPTIONS[name]
+        for width in [*range(1, 37), 63, 64, 65, 130]:
+            one = {"input_size": width, "num_layers": 1, "bidirectional": False, "dropout": 0.0}
+            # In evaluation, where nothing is drawn.
+            ours, theirs = (
+                made(kind, options, each, **one).eval() for each in ("cpu", "reference")
+            )
+            for lengths in ([4, 0, 3], [60, 40, 9]):
+                exact, d_y = torch.randn(sum(lengths), width + 11, dtype=F64).split([width, 11], 1)
+                found = []
+                for layer, dtype in ((ours.float(), torch.float32), (theirs, F64)):
+                    x = exact.to(dtype).contiguous().requires_grad_()
+                    y, _ = layer(Ragged(x, offsets_of(lengths)))
+                    (d_x,) = torch.autograd.grad(y.values, x, d_y.to(dtype))
+                    found.append({"y": y.values.detach().double(), "d_x": d_x.double()})
+                assert_same(*found, tolerance=1e-5, what=(width, lengths))
+
+    # Rows go through in groups of 48, and of more than two groups a thread packs the weights.
     @EVERY_KIND
     @pytest.mark.parametrize("size", [5, 35])
     def test_many_steps(self, name: str, size: int) -> None:
-        for steps in (95, 97, 256, 257, 479, 481, 1100):
+        for steps in (47, 48, 49, 95, 96, 97, 239, 241, 256, 257, 479, 481, 1100):
             self.check(name, 9, [8] * (steps // 8) + [steps % 8], hidden_size=size)
 
     @EVERY_KIND
@@ -202,6 +223,10 @@ class TestInputs:
             for threads in (2, 3, 4):
                 torch.set_num_threads(threads)
                 self.check(name, 70, [11] * 130, hidden_size=65)
+                # As few rows a thread as make it worth one, and more threads than sequences.
+                self.check(name, 70, [3] * 20, hidden_size=130)
+                self.check(name, 130, [3, 3, 2, 1], hidden_size=350)
+                self.check(name, 33, [300], hidden_size=65)
         finally:
             torch.set_num_threads(count)
 

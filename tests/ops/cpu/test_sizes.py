@@ -4,9 +4,12 @@ Vectors have 2, 4, 8 or 16 lanes, panels 4 vectors, tiles up to 24 rows; rows go
 of 48, matrices in blocks of 64 rows; a few steps are computed on weights as they lie.
 """
 
+import numpy as np
 import pytest
 import torch
 
+from peephole.offsets import Layout
+from peephole.ops.cpu import direction
 from tests.helpers.kernels import (
     KINDS,
     LADEN,
@@ -97,7 +100,7 @@ def test_blocks_of_many_units_and_groups_of_many_sequences(
 @EVERY
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps(recurrence: Recurrence, steps: int) -> None:
-    for count in (1, 2, 7, 48, 49, 100):
+    for count in (1, 2, 7, 24, 25, 49, 100):
         for size in (3, 16, 67):
             tensors = draw(recurrence, [steps] * count, size)
             assert_agrees_with_reference(
@@ -165,6 +168,22 @@ def test_without_hidden_units(recurrence: Recurrence) -> None:
         pytest.skip("full peepholes of no units are those of none")
     found = recurrence(tensors, backend="cpu")
     assert [tuple(output.shape) for output in found] == [(3, 0)] * len(found)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_the_input_of_no_hidden_units_gets_zeros(kind: str) -> None:
+    x = torch.randn(130, 70, requires_grad=True)
+    tensors = {"weight_ih": torch.empty(0, 70), "weight_hh": torch.empty(0, 0)}
+    options = {
+        "reverse": False,
+        "return_states": False,
+        "coupled": False,
+        "cell_clip": None,
+        "nonlinearity": "tanh",
+    }
+    layout = Layout.of_numbers(np.array([0, 60, 130]), x.device)
+    y, _, _ = direction.run(kind, x, layout, tensors, options, lambda _: pytest.fail("reference"))
+    assert not torch.autograd.grad(y.sum(), x)[0].any()
 
 
 def test_many_sequences_of_one_unit() -> None:

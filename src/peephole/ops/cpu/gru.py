@@ -143,9 +143,7 @@ class Gru(Recurrence):
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
-        d_x = None
-        if needs_x:
-            d_x = d_gates if weight_ih is None else torch.empty_like(x)
+        d_x = torch.empty_like(x) if needs_x and weight_ih is not None else None
         inputs = x.shape[1]
         # Of r, z and n, then of what stands inside the reset.
         d_biases = x.new_empty(4 * H) if needs_bias_ih or needs_bias_hh else None
@@ -174,6 +172,8 @@ class Gru(Recurrence):
             own_address(d_x),
         )
         del offsets
+        if needs_x and weight_ih is None:
+            d_x = d_gates
         d_bias_hh = d_bias_hn
         if weight_ih is not None and d_biases is not None and needs_bias_hh:
             d_bias_hh = torch.cat([d_biases[: 2 * H], d_biases[3 * H :]])

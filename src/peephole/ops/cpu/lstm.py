@@ -183,9 +183,7 @@ class Lstm(Recurrence):
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ch = torch.empty_like(weight_ch) if needs_ch else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
-        d_x = None
-        if needs_x:
-            d_x = d_gates if weight_ih is None else torch.empty_like(x)
+        d_x = torch.empty_like(x) if needs_x and weight_ih is not None else None
         # What o looks at is the new cell, before zoneout.
         separate = needs_ch and c.peephole == "full" and c.zoneout_c is not None
         new_cells = x.new_empty(N, H) if separate else None
@@ -216,6 +214,8 @@ class Lstm(Recurrence):
             own_address(d_x),
         )
         del offsets
+        if needs_x and weight_ih is None:
+            d_x = d_gates
         d_biases = for_each_bias(d_bias, needs_biases)
         d_bias_ch = None
         if needs_bias_ch and d_bias is not None:

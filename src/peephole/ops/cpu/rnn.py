@@ -127,9 +127,7 @@ class Rnn(Recurrence):
         d_h0 = x.new_empty(B, H) if needs_h0 else None
         d_hh = torch.empty_like(weight_hh) if needs_hh else None
         d_ih = torch.empty_like(weight_ih) if needs_ih else None
-        d_x = None
-        if needs_x:
-            d_x = d_gates if weight_ih is None else torch.empty_like(x)
+        d_x = torch.empty_like(x) if needs_x and weight_ih is not None else None
         inputs = x.shape[1]
         d_bias = x.new_empty(H) if any(needs_biases) else None
         offsets, told = batch(c.layout, sizes, c.reverse)
@@ -151,5 +149,7 @@ class Rnn(Recurrence):
             own_address(d_x),
         )
         del offsets
+        if needs_x and weight_ih is None:
+            d_x = d_gates
         d_biases = for_each_bias(d_bias, needs_biases)
         return None, d_x, d_ih, *d_biases, d_hh, d_h0

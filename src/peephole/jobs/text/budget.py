@@ -75,7 +75,7 @@ SIZES = (
 DROPPING = (
     Dropping(0, 0.0, 0.0),
     Dropping(3, 0.1, 0.0),
-    Dropping(6, 0.2, 0.1),
+    Dropping(9, 0.2, 0.1),
     Dropping(12, 0.3, 0.2),
     Dropping(25, 0.4, 0.3),
 )
